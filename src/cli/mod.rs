@@ -4,6 +4,7 @@
 
 pub mod compile;
 pub mod install;
+pub mod run;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ pub struct Cli {
 enum Command {
     Compile(compile::Args),
     Install(install::Args),
+    Run(run::Args),
 }
 
 /// Parses the command line and runs the command.
@@ -28,5 +30,6 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Compile(args) => compile::run(args),
         Command::Install(args) => install::run(args),
+        Command::Run(args) => run::run(args),
     }
 }

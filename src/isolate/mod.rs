@@ -1,1 +1,19 @@
-//! isolate
+//! V8: one isolate's life, from a compiled job and a state to an outcome.
+//!
+//! Every run gets its own isolate on its own thread and so its own module graph: adaptors keep logins and cursors in
+//! module variables, and nothing of one run may reach the next. This room knows neither the store of messages nor
+//! HTTP nor the command line.
+
+mod error;
+mod limits;
+mod loader;
+mod ops;
+mod packages;
+mod permissions;
+pub mod platform;
+mod run;
+
+pub use error::{Position, RunError, Severity};
+pub use limits::{Limit, Limits, MIB, MIN_HEAP};
+pub use permissions::Network;
+pub use run::{Host, HostOptions, Job, LogLine, LogSink, Outcome, RunStats};

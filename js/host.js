@@ -1,0 +1,397 @@
+// The JavaScript half of the host: it prepares the global scope once per isolate and reduces a job's operations.
+//
+// It runs as an extension module, before any adaptor or job code, so the built-ins it captures are the real ones.
+// `globalThis.__fnhost` is how Rust picks up the two entry points; Rust deletes it before other code runs.
+
+import { core, internals, primordials } from "ext:core/mod.js";
+
+// Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
+const { op_fnhost_caller, op_fnhost_log, op_fnhost_mark } = core.ops;
+const {
+  ArrayIsArray,
+  ArrayPrototypeAt,
+  ArrayPrototypeIncludes,
+  ArrayPrototypeJoin,
+  ArrayPrototypeMap,
+  ArrayPrototypePop,
+  ArrayPrototypePush,
+  ArrayPrototypeSlice,
+  Error,
+  Function,
+  JSONParse,
+  JSONStringify,
+  ObjectDefineProperty,
+  ObjectGetPrototypeOf,
+  ObjectHasOwn,
+  ObjectKeys,
+  ObjectPrototypeIsPrototypeOf,
+  ObjectPrototypeToString,
+  ReflectConstruct,
+  ReflectOwnKeys,
+  RangeError,
+  String,
+  TypeError,
+} = primordials;
+
+const EvalError = globalThis.EvalError;
+
+// What `op_fnhost_caller` answers: which kind of script the nearest foreign stack frame belongs to.
+const CALLER_HOST = 0;
+const CALLER_JOB = 2;
+
+// ---------------------------------------------------------------------------------------------------------------
+// Global scope
+// ---------------------------------------------------------------------------------------------------------------
+
+// Globals of the embedding runtime that neither a job nor an adaptor has a use for. Web workers, storage and
+// dialogs would reach outside the run; the rest only widens the surface.
+const REMOVED_GLOBALS = [
+  "Worker",
+  "alert",
+  "confirm",
+  "prompt",
+  "close",
+  "closed",
+  "localStorage",
+  "sessionStorage",
+  "Storage",
+  "caches",
+  "Cache",
+  "CacheStorage",
+  "BroadcastChannel",
+  "OffscreenCanvas",
+  "ImageBitmap",
+  "createImageBitmap",
+  "ImageData",
+  "Notification",
+  "Window",
+  "window",
+  "opener",
+  "GPU",
+  "onload",
+  "onbeforeunload",
+  "onunload",
+];
+
+// Replaces a constructor that compiles strings (`Function` and its async and generator kin) by one that refuses job
+// code. Adaptors keep it: ajv, mysql2 and others generate functions. The prototype stays the original, so
+// `instanceof` and `x.constructor` behave.
+function guardFunctionConstructor(Original) {
+  const guarded = function (...args) {
+    if (op_fnhost_caller() === CALLER_JOB) {
+      throw new EvalError("Code generation from strings is not allowed in a job");
+    }
+    return ReflectConstruct(Original, args, new.target ?? Original);
+  };
+  ObjectDefineProperty(guarded, "name", { __proto__: null, value: Original.name });
+  ObjectDefineProperty(guarded, "prototype", { __proto__: null, value: Original.prototype });
+  ObjectDefineProperty(Original.prototype, "constructor", {
+    __proto__: null,
+    value: guarded,
+    writable: true,
+    configurable: true,
+  });
+  return guarded;
+}
+
+function guardCodeGeneration() {
+  globalThis.Function = guardFunctionConstructor(Function);
+  guardFunctionConstructor(ObjectGetPrototypeOf(async function () {}).constructor);
+  guardFunctionConstructor(ObjectGetPrototypeOf(function* () {}).constructor);
+  guardFunctionConstructor(ObjectGetPrototypeOf(async function* () {}).constructor);
+  const originalEval = globalThis.eval;
+  ObjectDefineProperty(globalThis, "eval", {
+    __proto__: null,
+    value: function eval_(source) {
+      if (op_fnhost_caller() === CALLER_JOB) {
+        throw new EvalError("Code generation from strings is not allowed in a job");
+      }
+      return originalEval(source);
+    },
+    writable: true,
+    configurable: true,
+  });
+}
+
+// The Node layer of the runtime reads `globalThis.Deno` while it runs, so the name must resolve for it and for it
+// alone.
+function hideRuntimeNamespace() {
+  const namespace = globalThis.Deno;
+  ObjectDefineProperty(globalThis, "Deno", {
+    __proto__: null,
+    get: () => op_fnhost_caller() === CALLER_HOST ? namespace : undefined,
+    configurable: false,
+    enumerable: false,
+  });
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Console
+// ---------------------------------------------------------------------------------------------------------------
+
+function isPlain(value) {
+  const tag = ObjectPrototypeToString(value);
+  return tag === "[object Object]" || tag === "[object Array]";
+}
+
+// Shows the shape of a credential without its values.
+function maskConfiguration(value) {
+  if (ArrayIsArray(value) || !ObjectHasOwn(value, "configuration")) return value;
+  const configuration = value.configuration;
+  const masked = {};
+  if (configuration !== null && typeof configuration === "object") {
+    for (const key of ObjectKeys(configuration)) masked[key] = "****";
+  }
+  return { ...value, configuration: masked };
+}
+
+let inspect;
+function formatArgument(value) {
+  if (typeof value === "string") return value;
+  if (value === undefined) return "undefined";
+  if (value !== null && typeof value === "object" && isPlain(value)) {
+    try {
+      return stringify(maskConfiguration(value), 2) ?? "undefined";
+    } catch {
+      // A BigInt or a throwing getter: show what can be shown.
+    }
+  }
+  inspect ??= internals.fnhostInspect;
+  return inspect(value);
+}
+
+function makeConsole() {
+  const write = (level) => (...args) => {
+    op_fnhost_log(level, ArrayPrototypeJoin(ArrayPrototypeMap(args, formatArgument), " "));
+  };
+  const counts = { __proto__: null };
+  const timers = { __proto__: null };
+  const info = write("info");
+  const log = write("log");
+  const debug = write("debug");
+  const warn = write("warn");
+  const error = write("error");
+  const console = {
+    debug,
+    dir: (value) => log(value),
+    dirxml: log,
+    error,
+    info,
+    log,
+    success: write("success"),
+    table: (value) => log(value),
+    trace: (...args) => debug("Trace:", ...args),
+    warn,
+    assert(condition, ...args) {
+      if (!condition) error("Assertion failed:", ...args);
+    },
+    count(label = "default") {
+      counts[label] = (counts[label] ?? 0) + 1;
+      log(`${label}: ${counts[label]}`);
+    },
+    countReset(label = "default") {
+      counts[label] = 0;
+    },
+    time(label = "default") {
+      timers[label] = performance.now();
+    },
+    timeLog(label = "default", ...args) {
+      if (timers[label] !== undefined) log(`${label}: ${(performance.now() - timers[label]).toFixed(3)}ms`, ...args);
+    },
+    timeEnd(label = "default") {
+      if (timers[label] !== undefined) log(`${label}: ${(performance.now() - timers[label]).toFixed(3)}ms`);
+      delete timers[label];
+    },
+    group: log,
+    groupCollapsed: log,
+    groupEnd() {},
+    clear() {},
+  };
+  return console;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// State
+// ---------------------------------------------------------------------------------------------------------------
+
+// JSON text of a state. Cycles become "[Circular]"; a BigInt is refused with the path at which it sits.
+function stringify(value, indent) {
+  try {
+    return JSONStringify(value, undefined, indent);
+  } catch (error) {
+    if (ObjectPrototypeIsPrototypeOf(RangeError.prototype, error)) throw error;
+  }
+  // Only now pay for tracking ancestors. `this` of a replacer is the object that holds the key.
+  const ancestors = [];
+  const keys = [];
+  return JSONStringify(value, function (key, inner) {
+    while (ancestors.length > 0 && ArrayPrototypeAt(ancestors, -1) !== this) {
+      ArrayPrototypePop(ancestors);
+      ArrayPrototypePop(keys);
+    }
+    if (typeof inner === "bigint") {
+      const path = ArrayPrototypeJoin([...ArrayPrototypeSlice(keys, 1), key], ".");
+      throw new TypeError(
+        `state.${path} is a BigInt, which JSON cannot hold: convert it with Number(…) or String(…)`,
+      );
+    }
+    if (inner === null || typeof inner !== "object") return inner;
+    if (ArrayPrototypeIncludes(ancestors, inner)) return "[Circular]";
+    ArrayPrototypePush(ancestors, inner);
+    ArrayPrototypePush(keys, key);
+    return inner;
+  }, indent);
+}
+
+const NULL_STATE = Symbol("null state");
+function nullState() {
+  const state = {};
+  ObjectDefineProperty(state, NULL_STATE, { __proto__: null, value: true, enumerable: false });
+  return state;
+}
+const isNullState = (state) => state !== null && typeof state === "object" && state[NULL_STATE] === true;
+
+// ---------------------------------------------------------------------------------------------------------------
+// Operations
+// ---------------------------------------------------------------------------------------------------------------
+
+// Used when no adaptor brings an `execute` of its own.
+function execute(...operations) {
+  return async (state) => {
+    for (const operation of operations) state = await operation(state);
+    return state;
+  };
+}
+
+class HostError extends Error {
+  constructor(name, message) {
+    super(message);
+    this.name = name;
+  }
+}
+
+// Describes anything that can be thrown in plain JSON: what Rust needs to classify it.
+function describeError(error) {
+  if (error === null || (typeof error !== "object" && typeof error !== "function")) {
+    return { thrown: true, name: undefined, message: String(error), stack: "", details: undefined };
+  }
+  let details;
+  try {
+    const own = {};
+    for (const key of ReflectOwnKeys(error)) {
+      if (typeof key === "string" && key !== "stack") own[key] = error[key];
+    }
+    if (error.cause !== undefined) own.cause = describeCause(error.cause);
+    details = JSONParse(stringify(own));
+  } catch {
+    details = undefined;
+  }
+  const isError = core.isNativeError(error) || ObjectPrototypeIsPrototypeOf(Error.prototype, error);
+  let message = error.message;
+  if (typeof message !== "string" || (!isError && message === "")) {
+    try {
+      message = stringify(error) ?? String(error);
+    } catch {
+      message = ObjectPrototypeToString(error);
+    }
+  }
+  return {
+    thrown: !isError,
+    name: typeof error.name === "string" ? error.name : undefined,
+    className: error.constructor?.name,
+    code: typeof error.code === "string" ? error.code : undefined,
+    severity: typeof error.severity === "string" ? error.severity : undefined,
+    message,
+    stack: typeof error.stack === "string" ? error.stack : "",
+    details,
+  };
+}
+
+function describeCause(cause) {
+  if (!core.isNativeError(cause)) return cause;
+  return { name: cause.name, code: cause.code, message: cause.message };
+}
+
+// Runs the operations of a loaded job. Resolves to JSON text: { state?, error?, operation? }, never rejects.
+async function run(namespace, stateText, options) {
+  let current = JSONParse(stateText);
+  let operation = 0;
+  let failure;
+  let result;
+  try {
+    const operations = namespace.default;
+    if (!ArrayIsArray(operations)) {
+      throw new HostError("InvalidExports", "The default export of a job must be an array of operations");
+    }
+    const wrapped = ArrayPrototypeMap(operations, (operate, index) => {
+      if (typeof operate !== "function") {
+        throw new HostError(
+          "InvalidOperationError",
+          `Invalid operation at statement ${index + 1}: it is ${describeValue(operate)}, not a function that takes state`,
+        );
+      }
+      return async (state) => {
+        operation = index + 1;
+        if (isNullState(state)) {
+          op_fnhost_log(
+            "rte-warn",
+            `No state was passed into operation ${index + 1}: the operation before it returned nothing`,
+          );
+          state = {};
+        }
+        current = state;
+        globalThis.state = state;
+        op_fnhost_mark("operation-start", index + 1);
+        const next = await operate(state);
+        op_fnhost_mark("operation-end", index + 1);
+        if (!next) return nullState();
+        current = next;
+        return next;
+      };
+    });
+    const reduce = typeof namespace.execute === "function" ? namespace.execute : execute;
+    result = await reduce(...wrapped)(current);
+    if (isNullState(result)) result = undefined;
+    operation = 0;
+  } catch (error) {
+    failure = describeError(error);
+    result = isNullState(current) ? {} : current;
+  }
+  // The outcome is stringified here: a state that cannot be is a failure of the job too.
+  let text;
+  try {
+    if (result !== null && typeof result === "object" && !ArrayIsArray(result)) {
+      result = { ...result };
+      for (const key of options.remove) delete result[key];
+    }
+    text = stringify(result);
+  } catch (error) {
+    failure ??= describeError(error);
+    if (ObjectPrototypeIsPrototypeOf(RangeError.prototype, error)) failure.tooLarge = true;
+  }
+  return [text, failure === undefined ? undefined : stringify({ ...failure, operation })];
+}
+
+function describeValue(value) {
+  if (value === undefined) return "undefined";
+  if (value === null) return "null";
+  if (ArrayIsArray(value)) return "an array";
+  return typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Entry points
+// ---------------------------------------------------------------------------------------------------------------
+
+// After the runtime's own bootstrap, before any adaptor.
+function setup() {
+  const { inspect: denoInspect } = globalThis.Deno;
+  internals.fnhostInspect = (value) => denoInspect(value, { depth: 6, colors: false, strAbbreviateSize: 10_000 });
+  for (const name of REMOVED_GLOBALS) delete globalThis[name];
+  globalThis.console = makeConsole();
+  guardCodeGeneration();
+  hideRuntimeNamespace();
+  globalThis.state = undefined;
+}
+
+globalThis.__fnhost = { setup, run };

@@ -1,0 +1,1 @@
+pub const JOB_GLOBALS: &[&str] = &["console"];

@@ -1,0 +1,148 @@
+//! The module loader of one isolate, and the rules of who may import what.
+//!
+//! A job may import its adaptors and `@openfn/runtime`, nothing else. An adaptor may import what Node would let it,
+//! inside the adaptor store, and Node's built-in modules, whose powers the permissions bound.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use deno_core::error::ModuleLoaderError;
+use deno_core::url::Url;
+use deno_core::{
+    ModuleLoadOptions, ModuleLoadReferrer, ModuleLoadResponse, ModuleLoader, ModuleSource,
+    ModuleSourceCode, ModuleSpecifier, ModuleType, RequestedModuleType, ResolutionKind,
+};
+use deno_error::JsErrorBox;
+
+use super::packages::{LoadedModule, Packages};
+use crate::compile::names::JOB_GLOBALS;
+
+/// URL scheme of job modules. Stack frames and callers are told apart by it.
+pub const JOB_SCHEME: &str = "job:";
+
+const RUNTIME_URL: &str = "fnhost:runtime";
+const SCOPE_URL: &str = "fnhost:scope";
+const RUNTIME_SOURCE: &str = include_str!("../../js/runtime.js");
+const SCOPE_SOURCE: &str = include_str!("../../js/scope.js");
+
+/// What a job is to the loader.
+pub struct JobModule {
+    pub url: Url,
+    pub source: Arc<str>,
+    /// Import specifiers of the job's adaptors, e.g. `@openfn/language-http_7.2.10`.
+    pub adaptors: Vec<String>,
+}
+
+pub struct JobLoader {
+    pub packages: Arc<Packages>,
+    pub job: JobModule,
+}
+
+fn refused(message: String) -> ModuleLoaderError {
+    JsErrorBox::new("ImportError", message)
+}
+
+impl JobLoader {
+    fn resolve_for_job(&self, specifier: &str) -> Result<Url, ModuleLoaderError> {
+        match specifier {
+            "@openfn/runtime" => return Ok(Url::parse(RUNTIME_URL).expect("a constant URL")),
+            SCOPE_URL => return Ok(Url::parse(SCOPE_URL).expect("a constant URL")),
+            _ => {}
+        }
+        let allowed = self.job.adaptors.iter().any(|adaptor| {
+            specifier == adaptor || specifier.strip_prefix(adaptor.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        });
+        if !allowed {
+            return Err(refused(format!(
+                "module blacklisted: {specifier}. A job can import only its adaptors ({})",
+                self.job.adaptors.join(", ")
+            )));
+        }
+        self.packages.resolve_for_job(specifier)
+    }
+
+    fn module_source(specifier: &Url, module: LoadedModule) -> ModuleSource {
+        ModuleSource::new(
+            ModuleType::from(module.module_type),
+            ModuleSourceCode::String(module.source.into()),
+            specifier,
+            None,
+        )
+    }
+}
+
+impl ModuleLoader for JobLoader {
+    fn resolve(
+        &self,
+        specifier: &str,
+        referrer: &str,
+        _kind: ResolutionKind,
+    ) -> Result<ModuleSpecifier, ModuleLoaderError> {
+        if referrer.starts_with(JOB_SCHEME) {
+            return self.resolve_for_job(specifier);
+        }
+        if specifier == self.job.url.as_str() {
+            return Ok(self.job.url.clone());
+        }
+        if let Ok(url) = Url::parse(specifier)
+            && matches!(url.scheme(), "node" | "ext" | "fnhost")
+        {
+            return Ok(url);
+        }
+        let referrer = Url::parse(referrer).map_err(JsErrorBox::from_err)?;
+        self.packages.resolve(specifier, &referrer)
+    }
+
+    fn load(
+        &self,
+        specifier: &ModuleSpecifier,
+        referrer: Option<&ModuleLoadReferrer>,
+        options: ModuleLoadOptions,
+    ) -> ModuleLoadResponse {
+        let text = |source: Arc<str>| {
+            ModuleLoadResponse::Sync(Ok(ModuleSource::new(
+                ModuleType::JavaScript,
+                ModuleSourceCode::String(source.into()),
+                specifier,
+                None,
+            )))
+        };
+        if *specifier == self.job.url {
+            return text(self.job.source.clone());
+        }
+        match specifier.as_str() {
+            RUNTIME_URL => return text(RUNTIME_SOURCE.into()),
+            SCOPE_URL => {
+                let names = serde_json::to_string(JOB_GLOBALS).expect("names are strings");
+                return text(SCOPE_SOURCE.replace("NAMES", &names).into());
+            }
+            _ => {}
+        }
+        let Ok(path) = specifier.to_file_path() else {
+            return ModuleLoadResponse::Sync(Err(refused(format!("cannot import {specifier}"))));
+        };
+        if !self.packages.may_load(&path) {
+            return ModuleLoadResponse::Sync(Err(refused(format!(
+                "cannot import {specifier}: it lies outside the installed adaptors"
+            ))));
+        }
+        if let Some(module) = self.packages.loaded(specifier) {
+            return ModuleLoadResponse::Sync(Ok(Self::module_source(specifier, module)));
+        }
+        let packages = self.packages.clone();
+        let specifier = specifier.clone();
+        let referrer = referrer.map(|referrer| referrer.specifier.clone());
+        let json = matches!(options.requested_module_type, RequestedModuleType::Json);
+        ModuleLoadResponse::Async(Box::pin(async move {
+            let module = packages.load(&specifier, referrer.as_ref(), json).await?;
+            Ok(Self::module_source(&specifier, module))
+        }))
+    }
+}
+
+impl JobLoader {
+    /// As the runtime wants it.
+    pub fn into_rc(self) -> Rc<dyn ModuleLoader> {
+        Rc::new(self)
+    }
+}

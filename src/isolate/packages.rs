@@ -1,0 +1,255 @@
+//! Node's view of the installed packages: how a specifier finds a file, and how that file becomes an ES module.
+//!
+//! Built once per process and shared by every isolate. Resolution and translation (CommonJS wrapped as ESM) depend
+//! only on the files in the adaptor store, which do not change under a running process, so both are remembered here
+//! and a second isolate pays for neither.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use deno_core::url::Url;
+use deno_core::{FastString, ModuleType};
+use deno_error::JsErrorBox;
+use deno_resolver::cache::ParsedSourceCache;
+use deno_resolver::cjs::analyzer::{
+    DenoAstModuleExportAnalyzer, DenoCjsCodeAnalyzer, NullNodeAnalysisCache,
+};
+use deno_resolver::cjs::{CjsTracker, IsCjsResolutionMode};
+use deno_resolver::loader::{
+    DenoNpmModuleLoader, LoadedModuleSource, NpmModuleLoader, RequestedModuleType,
+};
+use deno_resolver::npm::{
+    ByonmNpmResolverCreateOptions, CreateInNpmPkgCheckerOptions, DenoInNpmPackageChecker,
+    NpmResolver, NpmResolverCreateOptions,
+};
+use deno_runtime::deno_node::{NodeExtInitServices, NodeRequireLoader};
+use deno_runtime::deno_permissions::PermissionsContainer;
+use node_resolver::analyze::{CjsModuleExportAnalyzer, NodeCodeTranslator, NodeCodeTranslatorMode};
+use node_resolver::cache::NodeResolutionSys;
+use node_resolver::errors::PackageJsonLoadError;
+use node_resolver::{
+    DenoIsBuiltInNodeModuleChecker, NodeConditionOptions, NodeResolutionKind, NodeResolver,
+    NodeResolverOptions, PackageJsonResolver, ResolutionMode,
+};
+use sys_traits::impls::RealSys;
+
+/// The file system as the Node layer sees it.
+pub type Sys = RealSys;
+type Resolver =
+    NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, NpmResolver<Sys>, Sys>;
+type Tracker = CjsTracker<DenoInNpmPackageChecker, Sys>;
+
+/// Services the Node layer of an isolate is given.
+pub type NodeServices = NodeExtInitServices<DenoInNpmPackageChecker, NpmResolver<Sys>, Sys>;
+
+/// A module ready for V8.
+#[derive(Clone)]
+pub struct LoadedModule {
+    pub source: Arc<str>,
+    pub module_type: ModuleKind,
+}
+
+/// What V8 should take a source for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleKind {
+    JavaScript,
+    Json,
+}
+
+impl From<ModuleKind> for ModuleType {
+    fn from(kind: ModuleKind) -> Self {
+        match kind {
+            ModuleKind::JavaScript => ModuleType::JavaScript,
+            ModuleKind::Json => ModuleType::Json,
+        }
+    }
+}
+
+/// The packages under one adaptor store.
+pub struct Packages {
+    /// Directory whose `node_modules` a job's bare imports are looked up in.
+    root: PathBuf,
+    /// Directories files may be loaded from, links resolved.
+    readable: Vec<PathBuf>,
+    resolver: Arc<Resolver>,
+    pkg_json: Arc<PackageJsonResolver<Sys>>,
+    tracker: Arc<Tracker>,
+    loader: DenoNpmModuleLoader<Sys>,
+    resolutions: RwLock<HashMap<(String, String), Url>>,
+    modules: RwLock<HashMap<Url, LoadedModule>>,
+}
+
+impl Packages {
+    /// Services for the store at `root`. `local` are directories of adaptors given by path.
+    pub fn new(root: &Path, local: &[PathBuf]) -> Self {
+        let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let root = canonical(root);
+        let readable = std::iter::once(root.join("node_modules"))
+            .chain(local.iter().map(|dir| canonical(dir)))
+            .collect();
+        let node_sys = NodeResolutionSys::new(RealSys, None);
+        let pkg_json = Arc::new(PackageJsonResolver::new(RealSys, None));
+        let in_npm = DenoInNpmPackageChecker::new(CreateInNpmPkgCheckerOptions::Byonm);
+        let npm = NpmResolver::<Sys>::new(NpmResolverCreateOptions::Byonm(ByonmNpmResolverCreateOptions {
+            root_node_modules_dir: Some(root.join("node_modules")),
+            search_stop_dir: None,
+            sys: node_sys.clone(),
+            pkg_json_resolver: pkg_json.clone(),
+        }));
+        let conditions = |names: &[&'static str]| Some(names.iter().map(|name| Cow::Borrowed(*name)).collect());
+        let resolver = Arc::new(NodeResolver::new(
+            in_npm.clone(),
+            DenoIsBuiltInNodeModuleChecker,
+            npm.clone(),
+            pkg_json.clone(),
+            node_sys,
+            NodeResolverOptions {
+                // Node's conditions, without "deno": adaptors are written for and tested on Node.
+                conditions: NodeConditionOptions {
+                    import_conditions_override: conditions(&["node", "import", "module-sync"]),
+                    ..Default::default()
+                },
+                ..Default::default()
+            },
+        ));
+        let tracker = Arc::new(CjsTracker::new(
+            in_npm.clone(),
+            pkg_json.clone(),
+            IsCjsResolutionMode::ImplicitTypeCommonJs,
+            Vec::new(),
+        ));
+        let analyzer = DenoCjsCodeAnalyzer::new(
+            Arc::new(NullNodeAnalysisCache),
+            tracker.clone(),
+            Arc::new(DenoAstModuleExportAnalyzer::new(Arc::new(ParsedSourceCache::default()))),
+        );
+        let translator = Arc::new(NodeCodeTranslator::new(
+            Arc::new(CjsModuleExportAnalyzer::new(
+                analyzer,
+                in_npm.clone(),
+                resolver.clone(),
+                npm,
+                pkg_json.clone(),
+                RealSys,
+            )),
+            NodeCodeTranslatorMode::ModuleLoader,
+        ));
+        let loader = NpmModuleLoader::new(tracker.clone(), in_npm, translator, RealSys);
+        Self {
+            root,
+            readable,
+            resolver,
+            pkg_json,
+            tracker,
+            loader,
+            resolutions: RwLock::default(),
+            modules: RwLock::default(),
+        }
+    }
+
+    /// Directories an isolate may read.
+    pub fn readable(&self) -> &[PathBuf] {
+        &self.readable
+    }
+
+    /// True for a file inside the store or a local adaptor. Links were resolved when the URL was made.
+    pub fn may_load(&self, path: &Path) -> bool {
+        self.readable.iter().any(|dir| path.starts_with(dir))
+    }
+
+    /// Resolves a package a job names, as if from a file in the store's root.
+    pub fn resolve_for_job(&self, specifier: &str) -> Result<Url, JsErrorBox> {
+        let referrer = Url::from_file_path(self.root.join("job.mjs"))
+            .map_err(|()| JsErrorBox::generic("the store's path is not absolute"))?;
+        self.resolve(specifier, &referrer)
+    }
+
+    /// Resolves an import in a package file. Built-in modules come back as `node:` URLs.
+    pub fn resolve(&self, specifier: &str, referrer: &Url) -> Result<Url, JsErrorBox> {
+        let key = (referrer.as_str().to_owned(), specifier.to_owned());
+        if let Some(url) = self.resolutions.read().expect("resolution cache").get(&key) {
+            return Ok(url.clone());
+        }
+        let url = self
+            .resolver
+            .resolve(specifier, referrer, ResolutionMode::Import, NodeResolutionKind::Execution)
+            .and_then(|resolution| resolution.into_url())
+            .map_err(JsErrorBox::from_err)?;
+        self.resolutions.write().expect("resolution cache").insert(key, url.clone());
+        Ok(url)
+    }
+
+    /// The module at `url` if some isolate of this process has loaded it before.
+    pub fn loaded(&self, url: &Url) -> Option<LoadedModule> {
+        self.modules.read().expect("module cache").get(url).cloned()
+    }
+
+    /// Reads the file at `url` and makes it an ES module.
+    pub async fn load(&self, url: &Url, referrer: Option<&Url>, json: bool) -> Result<LoadedModule, JsErrorBox> {
+        let requested = if json { RequestedModuleType::Json } else { RequestedModuleType::None };
+        let loaded = self
+            .loader
+            .load(Cow::Borrowed(url), referrer, &requested, None)
+            .await
+            .map_err(JsErrorBox::from_err)?;
+        let source: Arc<str> = match loaded.source {
+            LoadedModuleSource::ArcStr(text) => text,
+            LoadedModuleSource::String(text) => text.into(),
+            LoadedModuleSource::ArcBytes(bytes) => String::from_utf8_lossy(&bytes).into(),
+            LoadedModuleSource::Bytes(bytes) => String::from_utf8_lossy(&bytes).into(),
+        };
+        let module_type = if url.path().ends_with(".json") { ModuleKind::Json } else { ModuleKind::JavaScript };
+        let module = LoadedModule { source, module_type };
+        self.modules.write().expect("module cache").insert(url.clone(), module.clone());
+        Ok(module)
+    }
+
+    /// What the Node layer of a new isolate needs.
+    pub fn node_services(self: &Arc<Self>) -> NodeServices {
+        NodeExtInitServices {
+            node_require_loader: std::rc::Rc::new(RequireLoader(self.clone())),
+            node_resolver: self.resolver.clone(),
+            pkg_json_resolver: self.pkg_json.clone(),
+            sys: RealSys,
+        }
+    }
+}
+
+/// How `require` reads files: only inside the store.
+struct RequireLoader(Arc<Packages>);
+
+impl NodeRequireLoader for RequireLoader {
+    fn ensure_read_permission<'a>(
+        &self,
+        _permissions: &mut PermissionsContainer,
+        path: Cow<'a, Path>,
+    ) -> Result<Cow<'a, Path>, JsErrorBox> {
+        // Resolution probes parent directories for `node_modules`; what exists outside the store must stay unknown.
+        // Comparing the link-free path also stops a link inside the store that leads out of it.
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        if self.0.may_load(&real) {
+            return Ok(path);
+        }
+        Err(JsErrorBox::new(
+            "NotCapable",
+            format!("require may only read installed adaptors, not {}", path.display()),
+        ))
+    }
+
+    fn load_text_file_lossy(&self, path: &Path) -> Result<FastString, JsErrorBox> {
+        let bytes = std::fs::read(path).map_err(JsErrorBox::from_err)?;
+        Ok(FastString::from(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn is_maybe_cjs(&self, specifier: &Url) -> Result<bool, PackageJsonLoadError> {
+        self.0.tracker.is_maybe_cjs(specifier, deno_ast::MediaType::from_specifier(specifier))
+    }
+
+    fn is_maybe_cjs_from_require(&self, specifier: &Url) -> Result<bool, PackageJsonLoadError> {
+        self.0
+            .tracker
+            .is_maybe_cjs_from_require(specifier, deno_ast::MediaType::from_specifier(specifier))
+    }
+}
