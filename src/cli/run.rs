@@ -15,5 +15,6 @@ pub fn run(args: Args) -> ExitCode {
     if args.stats { eprintln!("{:?}", out.stats); }
     println!("{}", out.state.map(|s| s.chars().take(2000).collect::<String>()).unwrap_or_default());
     }
+    host.save_packs();
     ExitCode::SUCCESS
 }
