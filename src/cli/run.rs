@@ -8,8 +8,11 @@ pub fn run(args: Args) -> ExitCode {
     crate::isolate::platform::init();
     let src = std::fs::read_to_string(&args.job).unwrap();
     let host = crate::isolate::Host::new(crate::isolate::HostOptions { store: args.store.clone(), ..Default::default() });
+    let set = host.prepare(&args.adaptors).unwrap();
     for _ in 0..args.n {
-    let job = crate::isolate::Job { name: "job.js".into(), step: "job".into(), source: src.clone().into(), compiled: Arc::new(crate::compile::Compiled { code: src.clone(), map: crate::compile::SourceMap, operations: vec![] }), adaptors: args.adaptors.clone(), limits: crate::isolate::Limits { heap: args.memory<<20, buffers: args.memory<<20, wall: std::time::Duration::from_millis(args.timeout), ..Default::default() }, network: Default::default(), remove_from_state: vec!["configuration".into()] };
+    let ad: Vec<_> = args.adaptors.iter().map(|a| crate::compile::Adaptor { specifier: a, exports: set.exports.get(a).map(|v| v.as_slice()) }).collect();
+    let compiled = match crate::compile::compile(&src, &crate::compile::Options { file_name: "job.js", adaptors: &ad, dialect: Default::default(), extra_globals: &[] }) { Ok(c) => c, Err(e) => { eprintln!("{e}"); return ExitCode::FAILURE } };
+    let job = crate::isolate::Job { name: "job.js".into(), step: "job".into(), source: src.clone().into(), compiled: Arc::new(compiled), adaptors: args.adaptors.clone(), limits: crate::isolate::Limits { heap: args.memory<<20, buffers: args.memory<<20, wall: std::time::Duration::from_millis(args.timeout), ..Default::default() }, network: Default::default(), remove_from_state: vec!["configuration".into()] };
     let out = host.run(job, args.state.clone(), Box::new(|l| eprintln!("[{}] {} {}", l.source, l.level, l.message)));
     if let Some(e) = &out.error { eprintln!("{e}\n{e:?}"); }
     if args.stats { eprintln!("{:?}", out.stats); }

@@ -19,7 +19,7 @@ use deno_error::JsErrorBox;
 
 use super::pack::Pack;
 use super::packages::{LoadedModule, Packages};
-use crate::compile::names::JOB_GLOBALS;
+use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS, RUNTIME};
 
 /// URL scheme of job modules. Stack frames and callers are told apart by it.
 pub const JOB_SCHEME: &str = "job:";
@@ -52,7 +52,7 @@ fn refused(message: String) -> ModuleLoaderError {
 impl JobLoader {
     fn resolve_for_job(&self, specifier: &str) -> Result<Url, ModuleLoaderError> {
         match specifier {
-            "@openfn/runtime" => return Ok(Url::parse(RUNTIME_URL).expect("a constant URL")),
+            RUNTIME => return Ok(Url::parse(RUNTIME_URL).expect("a constant URL")),
             SCOPE_URL => return Ok(Url::parse(SCOPE_URL).expect("a constant URL")),
             _ => {}
         }
@@ -141,7 +141,8 @@ impl ModuleLoader for JobLoader {
         match specifier.as_str() {
             RUNTIME_URL => return text(RUNTIME_SOURCE.into()),
             SCOPE_URL => {
-                let names = serde_json::to_string(JOB_GLOBALS).expect("names are strings");
+                let names: Vec<&str> = LANGUAGE_GLOBALS.iter().chain(HOST_GLOBALS).copied().collect();
+                let names = serde_json::to_string(&names).expect("names are strings");
                 return text(SCOPE_SOURCE.replace("NAMES", &names).into());
             }
             _ => {}

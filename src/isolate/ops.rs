@@ -56,6 +56,14 @@ pub fn op_fnhost_log(state: &mut OpState, #[string] level: &str, #[string] messa
     context.write_log(level, message);
 }
 
+/// Stands in for the runtime's own print, which would write to the process's stdout. What still uses it are warnings
+/// of the Node layer.
+#[op2(fast)]
+pub fn op_fnhost_print(state: &mut OpState, #[string] message: &str, _is_err: bool) {
+    let context = state.borrow_mut::<RunContext>();
+    context.write_log("ada-debug", message.trim_end().to_owned());
+}
+
 /// Marks the begin or end of an operation.
 #[op2(fast)]
 pub fn op_fnhost_mark(state: &mut OpState, #[string] mark: &str, operation: u32) {
@@ -179,7 +187,13 @@ fn compile_function<'s>(
 
 deno_core::extension!(
     fnhost,
-    ops = [op_fnhost_caller, op_fnhost_compile, op_fnhost_log, op_fnhost_mark],
+    ops = [op_fnhost_caller, op_fnhost_compile, op_fnhost_log, op_fnhost_mark, op_fnhost_print],
     esm_entry_point = "ext:fnhost/host.js",
     esm = [dir "js", "modules.js", "host.js"],
+    middleware = |op| match op.name {
+        "op_print" => op.with_implementation_from(&op_fnhost_print()),
+        // Permissions refuse these already; a run has no business with them at all.
+        "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" => op.disable(),
+        _ => op,
+    },
 );

@@ -9,6 +9,7 @@ use deno_core::error::{CoreError, CoreErrorKind, JsError};
 use deno_core::url::Url;
 use deno_core::{PollEventLoopOptions, v8};
 use deno_error::JsErrorBox;
+use deno_runtime::deno_io::{Stdio, StdioPipe};
 use deno_runtime::deno_os::{ExitCode, WatcherExitHandle, WatcherExited};
 use deno_runtime::deno_tls::{RootCertStoreProvider, rustls::RootCertStore};
 use deno_runtime::deno_web::{BlobStore, InMemoryBroadcastChannel};
@@ -22,7 +23,7 @@ use super::ops::{self, PackInUse};
 use super::pack::{self, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
-use crate::compile::Compiled;
+use crate::compile::{self, Compiled, Dialect};
 
 /// Stack of an isolate's thread. V8 stops recursion itself at about 1 MB; the rest is for Rust frames below it.
 const STACK_SIZE: usize = 8 << 20;
@@ -80,7 +81,7 @@ pub struct Job {
 #[derive(Clone, Debug)]
 pub struct LogLine {
     pub time: SystemTime,
-    /// `JOB` for the job's and its adaptors' console, `R/T` for the host.
+    /// `JOB` for the console of the job and its adaptors, `ADA` for what packages print past it, `R/T` for the host.
     pub source: &'static str,
     /// `debug`, `info`, `log`, `success`, `warn` or `error`.
     pub level: &'static str,
@@ -137,6 +138,7 @@ impl RunContext {
             "warn" => ("JOB", "warn"),
             "error" => ("JOB", "error"),
             "rte-warn" => ("R/T", "warn"),
+            "ada-debug" => ("ADA", "debug"),
             _ => ("JOB", "log"),
         };
         (self.sink)(LogLine { time: SystemTime::now(), source, level, message });
@@ -236,11 +238,15 @@ impl Host {
             names.push_str(&format!("Object.keys($_{index}),"));
         }
         source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
+        let options =
+            compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
+        let compiled = compile::compile(&source, &options)
+            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
         let job = Job {
             name: "adaptors.js".into(),
             step: "adaptors".into(),
             source: source.as_str().into(),
-            compiled: Arc::new(Compiled::verbatim(source)),
+            compiled: Arc::new(compiled),
             adaptors: specifiers.to_vec(),
             limits: Limits::default(),
             network: Network::Only(Vec::new()),
@@ -401,6 +407,7 @@ impl Isolate {
             startup_snapshot: deno_snapshots::CLI_SNAPSHOT,
             residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
             residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,
+            stdio: no_stdio()?,
             create_params: Some(
                 v8::CreateParams::default()
                     .heap_limits(0, job.limits.heap)
@@ -628,6 +635,19 @@ impl Isolate {
         thrown.name = Some("ImportError".into());
         Interrupted::Thrown(Box::new(thrown))
     }
+}
+
+/// Standard streams of a run: the process's own stay out of its reach.
+fn no_stdio() -> Result<Stdio, String> {
+    let null = || {
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map(StdioPipe::file)
+            .map_err(|error| format!("cannot open /dev/null: {error}"))
+    };
+    Ok(Stdio { stdin: null()?, stdout: null()?, stderr: null()? })
 }
 
 /// Picks up the host's JavaScript functions and removes the name they were left under.

@@ -180,7 +180,7 @@ impl Graph<'_> {
                 // Adaptors wait with their dependencies; inside a library the order of evaluation stays the language's.
                 let lazy = file.path.to_string_lossy().contains("/node_modules/@openfn/")
                     || !file.path.to_string_lossy().contains("/node_modules/");
-                module_body(parsed, &slots, lazy).code
+                module_body(parsed, &slots, lazy)
             }
             _ => file.text.clone(),
         };

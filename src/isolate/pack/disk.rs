@@ -134,6 +134,8 @@ pub fn store(pack: &Pack, path: &Path) -> std::io::Result<()> {
     for (_, cache) in code {
         file.write_all(cache)?;
     }
+    // Readable by whoever may read the packages beside it: a store is often written by one user and used by another.
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     file.persist(path)?;
     Ok(())
 }

@@ -138,20 +138,12 @@ fn literal_argument(call: &CallExpr) -> Option<String> {
     }
 }
 
-/// A module as a function body.
-#[derive(Debug)]
-pub struct Body {
-    pub code: String,
-    /// Names it exports itself. `export *` adds those of its targets at run time.
-    pub exports: Vec<String>,
-}
-
-/// Rewrites an ES module. `slots` maps each specifier to its import number and what it leads to. With `lazy`, imports
+/// Rewrites an ES module as a function body. `slots` maps each specifier to its import number and what it leads to. With `lazy`, imports
 /// with bindings wait until a binding is read; without, they are evaluated in order before the body as the language
 /// says.
-pub fn module_body(parsed: &ParsedSource, slots: &HashMap<String, (usize, TargetKind)>, lazy: bool) -> Body {
+pub fn module_body(parsed: &ParsedSource, slots: &HashMap<String, (usize, TargetKind)>, lazy: bool) -> String {
     let deno_ast::ProgramRef::Module(module) = parsed.program_ref() else {
-        return Body { code: parsed.text().to_string(), exports: Vec::new() };
+        return parsed.text().to_string();
     };
     let mut rewrite = Rewrite {
         text: parsed.text(),
@@ -347,7 +339,7 @@ impl Rewrite<'_> {
         }
     }
 
-    fn finish(mut self) -> Body {
+    fn finish(mut self) -> String {
         let mut head = String::from("\"use strict\";");
         if !self.exports.is_empty() {
             head.push_str("$e({");
@@ -368,7 +360,7 @@ impl Rewrite<'_> {
             cursor = range.end;
         }
         code.push_str(&self.text[cursor..]);
-        Body { code, exports: self.exports.into_iter().map(|(name, _)| name).collect() }
+        code
     }
 
     fn read(&mut self, name: &Ident) -> Option<&String> {
