@@ -4,6 +4,7 @@
 // `globalThis.__fnhost` is how Rust picks up the two entry points; Rust deletes it before other code runs.
 
 import { core, internals, primordials } from "ext:core/mod.js";
+import { adaptor } from "ext:fnhost/modules.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
 const { op_fnhost_caller, op_fnhost_log, op_fnhost_mark } = core.ops;
@@ -392,6 +393,8 @@ function setup() {
   guardCodeGeneration();
   hideRuntimeNamespace();
   globalThis.state = undefined;
+  // For the modules that hand adaptors to the job; Rust deletes it once they are evaluated.
+  ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor, configurable: true });
 }
 
 globalThis.__fnhost = { setup, run };

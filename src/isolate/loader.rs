@@ -3,6 +3,8 @@
 //! A job may import its adaptors and `@openfn/runtime`, nothing else. An adaptor may import what Node would let it,
 //! inside the adaptor store, and Node's built-in modules, whose powers the permissions bound.
 
+use std::borrow::Cow;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,17 +13,21 @@ use deno_core::url::Url;
 use deno_core::{
     ModuleLoadOptions, ModuleLoadReferrer, ModuleLoadResponse, ModuleLoader, ModuleSource,
     ModuleSourceCode, ModuleSpecifier, ModuleType, RequestedModuleType, ResolutionKind,
+    SourceCodeCacheInfo,
 };
 use deno_error::JsErrorBox;
 
+use super::pack::Pack;
 use super::packages::{LoadedModule, Packages};
-use crate::compile::names::JOB_GLOBALS;
+use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS, RUNTIME};
 
 /// URL scheme of job modules. Stack frames and callers are told apart by it.
 pub const JOB_SCHEME: &str = "job:";
 
 const RUNTIME_URL: &str = "fnhost:runtime";
 const SCOPE_URL: &str = "fnhost:scope";
+/// A module that hands a job the exports of an adaptor from the pack; the adaptor's specifier follows.
+const ADAPTOR_URL: &str = "fnhost:adaptor/";
 const RUNTIME_SOURCE: &str = include_str!("../../js/runtime.js");
 const SCOPE_SOURCE: &str = include_str!("../../js/scope.js");
 
@@ -35,6 +41,7 @@ pub struct JobModule {
 
 pub struct JobLoader {
     pub packages: Arc<Packages>,
+    pub pack: Option<Arc<Pack>>,
     pub job: JobModule,
 }
 
@@ -45,7 +52,7 @@ fn refused(message: String) -> ModuleLoaderError {
 impl JobLoader {
     fn resolve_for_job(&self, specifier: &str) -> Result<Url, ModuleLoaderError> {
         match specifier {
-            "@openfn/runtime" => return Ok(Url::parse(RUNTIME_URL).expect("a constant URL")),
+            RUNTIME => return Ok(Url::parse(RUNTIME_URL).expect("a constant URL")),
             SCOPE_URL => return Ok(Url::parse(SCOPE_URL).expect("a constant URL")),
             _ => {}
         }
@@ -58,7 +65,28 @@ impl JobLoader {
                 self.job.adaptors.join(", ")
             )));
         }
+        if self.pack.as_ref().is_some_and(|pack| pack.entries.contains_key(specifier)) {
+            return Url::parse(&format!("{ADAPTOR_URL}{specifier}")).map_err(JsErrorBox::from_err);
+        }
         self.packages.resolve_for_job(specifier)
+    }
+
+    /// Source of the module that hands over an adaptor of the pack. It names only what the job mentions, because
+    /// reading an export evaluates what it needs.
+    fn hand_over(&self, specifier: &str) -> Option<String> {
+        let entry = self.pack.as_ref()?.entries.get(specifier)?;
+        let job = &self.job.source;
+        let whole_namespace = job.contains("* as") || job.contains("import(");
+        let mut constants = format!("const $ = globalThis.__fnhostAdaptor({})", entry.module);
+        let mut exports = String::new();
+        for (index, name) in entry.exports.iter().enumerate() {
+            if whole_namespace || name == "execute" || mentions(job, name) {
+                let quoted = serde_json::to_string(name).expect("a string is JSON");
+                constants.push_str(&format!(", $_{index} = $[{quoted}]"));
+                exports.push_str(&format!("$_{index} as {quoted}, "));
+            }
+        }
+        Some(format!("{constants}; export {{ {exports} }};"))
     }
 
     fn module_source(specifier: &Url, module: LoadedModule) -> ModuleSource {
@@ -113,10 +141,16 @@ impl ModuleLoader for JobLoader {
         match specifier.as_str() {
             RUNTIME_URL => return text(RUNTIME_SOURCE.into()),
             SCOPE_URL => {
-                let names = serde_json::to_string(JOB_GLOBALS).expect("names are strings");
+                let names: Vec<&str> = LANGUAGE_GLOBALS.iter().chain(HOST_GLOBALS).copied().collect();
+                let names = serde_json::to_string(&names).expect("names are strings");
                 return text(SCOPE_SOURCE.replace("NAMES", &names).into());
             }
             _ => {}
+        }
+        if let Some(adaptor) = specifier.as_str().strip_prefix(ADAPTOR_URL)
+            && let Some(source) = self.hand_over(adaptor)
+        {
+            return text(source.into());
         }
         let Ok(path) = specifier.to_file_path() else {
             return ModuleLoadResponse::Sync(Err(refused(format!("cannot import {specifier}"))));
@@ -138,6 +172,33 @@ impl ModuleLoader for JobLoader {
             Ok(Self::module_source(&specifier, module))
         }))
     }
+
+    // The runtime's own scripts that its snapshot leaves out, such as most of the Node layer. Their text is part of
+    // this program, so the specifier alone is the key; a pack belongs to one build.
+    fn get_code_cache(&self, specifier: &ModuleSpecifier, _source: &str) -> Option<SourceCodeCacheInfo> {
+        let data = self.pack.as_ref()?.code(specifier.as_str()).map(|code| Cow::Owned(code.to_vec()));
+        Some(SourceCodeCacheInfo { hash: 0, data })
+    }
+
+    fn code_cache_ready(
+        &self,
+        specifier: ModuleSpecifier,
+        _hash: u64,
+        code_cache: &[u8],
+    ) -> Pin<Box<dyn Future<Output = ()>>> {
+        if let Some(pack) = &self.pack {
+            pack.put_code(specifier.into(), code_cache.into());
+        }
+        Box::pin(async {})
+    }
+}
+
+/// Whether `name` stands in `text` as a word.
+fn mentions(text: &str, name: &str) -> bool {
+    let part_of_word = |c: char| c == '_' || c == '$' || c.is_alphanumeric();
+    text.match_indices(name).any(|(at, _)| {
+        !text[..at].ends_with(part_of_word) && !text[at + name.len()..].starts_with(part_of_word)
+    })
 }
 
 impl JobLoader {

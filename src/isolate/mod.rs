@@ -8,6 +8,7 @@ mod error;
 mod limits;
 mod loader;
 mod ops;
+mod pack;
 mod packages;
 mod permissions;
 pub mod platform;

@@ -2,9 +2,15 @@
 
 #![allow(unsafe_code)] // the op macro writes unsafe glue
 
+use std::rc::Rc;
+use std::sync::Arc;
+
+use deno_core::url::Url;
 use deno_core::{OpState, op2, v8};
+use deno_error::JsErrorBox;
 
 use super::limits::Limit;
+use super::pack::{Kind, Pack, Target};
 use super::run::RunContext;
 
 /// Kinds of script a call can come from; `js/host.js` knows the numbers.
@@ -50,15 +56,144 @@ pub fn op_fnhost_log(state: &mut OpState, #[string] level: &str, #[string] messa
     context.write_log(level, message);
 }
 
+/// Stands in for the runtime's own print, which would write to the process's stdout. What still uses it are warnings
+/// of the Node layer.
+#[op2(fast)]
+pub fn op_fnhost_print(state: &mut OpState, #[string] message: &str, _is_err: bool) {
+    let context = state.borrow_mut::<RunContext>();
+    context.write_log("ada-debug", message.trim_end().to_owned());
+}
+
 /// Marks the begin or end of an operation.
 #[op2(fast)]
 pub fn op_fnhost_mark(state: &mut OpState, #[string] mark: &str, operation: u32) {
     state.borrow_mut::<RunContext>().mark(mark, operation);
 }
 
+/// The pack of one isolate and what it compiled from source, which later isolates should find in the code cache.
+pub struct PackInUse {
+    pub pack: Arc<Pack>,
+    pub compiled: Vec<(u32, v8::Global<v8::Function>)>,
+}
+
+impl PackInUse {
+    /// Creates code caches for what was compiled from source. After a run they include the functions it compiled
+    /// lazily. Once per module: V8 leaks a little at every creation.
+    pub fn harvest(&mut self, scope: &mut v8::PinScope<'_, '_>) {
+        for (number, function) in self.compiled.drain(..) {
+            let key = number.to_string();
+            if self.pack.code(&key).is_some() {
+                continue;
+            }
+            if let Some(cache) = v8::Local::new(scope, function).create_code_cache() {
+                self.pack.put_code(key, Arc::from(&cache[..]));
+            }
+        }
+    }
+}
+
+const MODULE_PARAMETERS: &[&str] = &["$i", "$n", "$d", "$m", "$e", "$s"];
+const SCRIPT_PARAMETERS: &[&str] = &["exports", "require", "module", "__filename", "__dirname"];
+
+/// Compiles a module of the pack. Returns `[kind, function or JSON value, targets, url, filename, dirname]`.
+#[op2]
+pub fn op_fnhost_compile<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    state: Rc<std::cell::RefCell<OpState>>,
+    number: u32,
+) -> Result<v8::Local<'s, v8::Array>, JsErrorBox> {
+    let pack = state.borrow().borrow::<PackInUse>().pack.clone();
+    let module = pack.modules.get(number as usize).ok_or_else(|| JsErrorBox::generic("no such module"))?;
+    let text = |scope: &mut v8::PinScope<'s, '_>, text: &str| -> Result<v8::Local<'s, v8::Value>, JsErrorBox> {
+        Ok(v8::String::new(scope, text).ok_or_else(|| JsErrorBox::generic("a string too large for V8"))?.into())
+    };
+    let source = if module.source.is_ascii() {
+        v8::String::new_external_onebyte_static(scope, module.source.as_bytes())
+    } else {
+        v8::String::new(scope, module.source)
+    }
+    .ok_or_else(|| JsErrorBox::generic("a module too large for V8"))?;
+    let url = Url::from_file_path(&module.path).map_err(|()| JsErrorBox::generic("a module without a path"))?;
+    let url_text = text(scope, url.as_str())?;
+    let (compiled, from_source): (v8::Local<'s, v8::Value>, _) = if module.kind == Kind::Json {
+        let value = v8::json::parse(scope, source)
+            .ok_or_else(|| JsErrorBox::new("SyntaxError", format!("{url} is not valid JSON")))?;
+        (value, None)
+    } else {
+        let names = if module.kind == Kind::Esm { MODULE_PARAMETERS } else { SCRIPT_PARAMETERS };
+        let (function, from_source) = compile_function(scope, &pack, number, source, url_text, names)?;
+        (function.into(), from_source)
+    };
+    if let Some(function) = from_source {
+        state.borrow_mut().borrow_mut::<PackInUse>().compiled.push((number, function));
+    }
+    let mut targets = Vec::with_capacity(module.targets.len());
+    for (specifier, target) in &module.targets {
+        let (kind, key) = match target {
+            Target::Module(number) => (0, v8::Integer::new_from_unsigned(scope, *number).into()),
+            Target::Builtin(name) => (1, text(scope, name)?),
+            Target::Missing(message) => (2, text(scope, message)?),
+        };
+        let specifier = text(scope, specifier)?;
+        let kind = v8::Integer::new(scope, kind).into();
+        targets.push(v8::Array::new_with_elements(scope, &[kind, key, specifier]).into());
+    }
+    let targets = v8::Array::new_with_elements(scope, &targets).into();
+    let filename = text(scope, &module.path.to_string_lossy())?;
+    let dirname = text(scope, &module.path.parent().unwrap_or(&module.path).to_string_lossy())?;
+    let kind = v8::Integer::new(scope, module.kind as i32).into();
+    Ok(v8::Array::new_with_elements(scope, &[kind, compiled, targets, url_text, filename, dirname]))
+}
+
+/// Compiles from the code cache if it can. The second value is set when it could not.
+fn compile_function<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    pack: &Pack,
+    number: u32,
+    source: v8::Local<'s, v8::String>,
+    url: v8::Local<'s, v8::Value>,
+    names: &[&str],
+) -> Result<(v8::Local<'s, v8::Function>, Option<v8::Global<v8::Function>>), JsErrorBox> {
+    use v8::script_compiler::{CompileOptions, NoCacheReason, Source};
+    let parameters: Vec<_> =
+        names.iter().map(|name| v8::String::new(scope, name).expect("a short string")).collect();
+    let origin = v8::ScriptOrigin::new(scope, url, 0, 0, false, -1, None, false, false, false, None);
+    let cache = pack.code(&number.to_string());
+    let (mut source, options) = match &cache {
+        Some(cache) => (
+            Source::new_with_cached_data(source, Some(&origin), v8::CachedData::new(cache)),
+            CompileOptions::ConsumeCodeCache,
+        ),
+        None => (Source::new(source, Some(&origin)), CompileOptions::NoCompileOptions),
+    };
+    let (function, failure) = {
+        v8::tc_scope!(tc, scope);
+        let function = v8::script_compiler::compile_function(
+            tc,
+            &mut source,
+            &parameters,
+            &[],
+            options,
+            NoCacheReason::NoReason,
+        );
+        let failure = tc.exception().map(|exception| exception.to_rust_string_lossy(tc));
+        (function.map(|function| v8::Global::new(tc, function)), failure)
+    };
+    let function = function.ok_or_else(|| JsErrorBox::new("SyntaxError", failure.unwrap_or_default()))?;
+    let accepted = cache.is_some() && source.get_cached_data().is_some_and(|data| !data.rejected());
+    let from_source = (!accepted).then(|| function.clone());
+    Ok((v8::Local::new(scope, function), from_source))
+}
+
 deno_core::extension!(
     fnhost,
-    ops = [op_fnhost_caller, op_fnhost_log, op_fnhost_mark],
+    ops = [op_fnhost_caller, op_fnhost_compile, op_fnhost_log, op_fnhost_mark, op_fnhost_print],
     esm_entry_point = "ext:fnhost/host.js",
-    esm = [dir "js", "host.js"],
+    esm = [dir "js", "modules.js", "host.js"],
+    middleware = |op| match op.name {
+        "op_print" => op.with_implementation_from(&op_fnhost_print()),
+        // Permissions refuse these already; a run has no business with them at all.
+        "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" => op.disable(),
+        _ => op,
+    },
 );

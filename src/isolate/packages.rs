@@ -30,7 +30,7 @@ use node_resolver::analyze::{CjsModuleExportAnalyzer, NodeCodeTranslator, NodeCo
 use node_resolver::cache::NodeResolutionSys;
 use node_resolver::errors::PackageJsonLoadError;
 use node_resolver::{
-    DenoIsBuiltInNodeModuleChecker, NodeConditionOptions, NodeResolutionKind, NodeResolver,
+    DenoIsBuiltInNodeModuleChecker, NodeConditionOptions, NodeResolution, NodeResolutionKind, NodeResolver,
     NodeResolverOptions, PackageJsonResolver, ResolutionMode,
 };
 use sys_traits::impls::RealSys;
@@ -179,6 +179,25 @@ impl Packages {
             .map_err(JsErrorBox::from_err)?;
         self.resolutions.write().expect("resolution cache").insert(key, url.clone());
         Ok(url)
+    }
+
+    /// Resolves as [`Self::resolve`] does, or as `require` would, without remembering.
+    pub fn resolve_uncached(
+        &self,
+        specifier: &str,
+        referrer: &Url,
+        mode: ResolutionMode,
+    ) -> Result<NodeResolution, JsErrorBox> {
+        self.resolver
+            .resolve(specifier, referrer, mode, NodeResolutionKind::Execution)
+            .map_err(JsErrorBox::from_err)
+    }
+
+    /// Whether the file at `url` is CommonJS, given whether its text could be a script.
+    pub fn is_cjs(&self, url: &Url, is_script: bool) -> Result<bool, JsErrorBox> {
+        self.tracker
+            .is_cjs_with_known_is_script(url, deno_ast::MediaType::from_specifier(url), is_script)
+            .map_err(JsErrorBox::from_err)
     }
 
     /// The module at `url` if some isolate of this process has loaded it before.

@@ -1,13 +1,15 @@
 //! One run: create the isolate, load the module graph, reduce the operations, read the outcome, drop the isolate.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
 use deno_core::url::Url;
 use deno_core::{PollEventLoopOptions, v8};
 use deno_error::JsErrorBox;
+use deno_runtime::deno_io::{Stdio, StdioPipe};
 use deno_runtime::deno_os::{ExitCode, WatcherExitHandle, WatcherExited};
 use deno_runtime::deno_tls::{RootCertStoreProvider, rustls::RootCertStore};
 use deno_runtime::deno_web::{BlobStore, InMemoryBroadcastChannel};
@@ -17,10 +19,11 @@ use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
-use super::ops;
+use super::ops::{self, PackInUse};
+use super::pack::{self, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
-use crate::compile::Compiled;
+use crate::compile::{self, Compiled, Dialect};
 
 /// Stack of an isolate's thread. V8 stops recursion itself at about 1 MB; the rest is for Rust frames below it.
 const STACK_SIZE: usize = 8 << 20;
@@ -41,6 +44,20 @@ pub struct HostOptions {
 pub struct Host {
     packages: Arc<Packages>,
     roots: Arc<Roots>,
+    /// Directory of packs on disk.
+    pack_dir: Arc<PathBuf>,
+    /// Sorted import specifiers → what is known of that set of adaptors.
+    adaptors: Arc<Mutex<HashMap<Vec<String>, Arc<AdaptorSet>>>>,
+}
+
+/// Some adaptors that a job uses together.
+pub struct AdaptorSet {
+    /// Import specifier → exported names.
+    pub exports: HashMap<String, Vec<String>>,
+    /// Why these adaptors are loaded through the ordinary module graph, if they are.
+    pub unpacked: Option<String>,
+    pack: Option<Arc<Pack>>,
+    file: PathBuf,
 }
 
 /// A compiled job and what to run it with.
@@ -64,7 +81,7 @@ pub struct Job {
 #[derive(Clone, Debug)]
 pub struct LogLine {
     pub time: SystemTime,
-    /// `JOB` for the job's and its adaptors' console, `R/T` for the host.
+    /// `JOB` for the console of the job and its adaptors, `ADA` for what packages print past it, `R/T` for the host.
     pub source: &'static str,
     /// `debug`, `info`, `log`, `success`, `warn` or `error`.
     pub level: &'static str,
@@ -121,6 +138,7 @@ impl RunContext {
             "warn" => ("JOB", "warn"),
             "error" => ("JOB", "error"),
             "rte-warn" => ("R/T", "warn"),
+            "ada-debug" => ("ADA", "debug"),
             _ => ("JOB", "log"),
         };
         (self.sink)(LogLine { time: SystemTime::now(), source, level, message });
@@ -173,17 +191,109 @@ impl Host {
     pub fn new(options: HostOptions) -> Self {
         Self {
             packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
+            pack_dir: Arc::new(options.store.join("node_modules/.fnhost/packs")),
             roots: Arc::new(Roots { ca_file: options.ca_file, store: std::sync::OnceLock::new() }),
+            adaptors: Arc::default(),
+        }
+    }
+
+    /// Gets a set of adaptors ready: from memory, from disk, or by loading them once in an isolate of their own to
+    /// see what they export, and packing them.
+    pub fn prepare(&self, specifiers: &[String]) -> Result<Arc<AdaptorSet>, RunError> {
+        let mut key = specifiers.to_vec();
+        key.sort();
+        key.dedup();
+        if let Some(set) = self.adaptors.lock().expect("adaptor sets").get(&key) {
+            return Ok(set.clone());
+        }
+        let file = self.pack_dir.join(format!("{}.pack", file_name(&key)));
+        let set = match pack::load(&file) {
+            Some(pack) => AdaptorSet {
+                exports: pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect(),
+                unpacked: None,
+                pack: Some(Arc::new(pack)),
+                file,
+            },
+            None => {
+                let entries = self.probe(&key)?;
+                let (pack, unpacked) = match pack::build(&self.packages, entries.clone()) {
+                    Ok(pack) => (Some(Arc::new(pack)), None),
+                    Err(error) => (None, Some(error.to_string())),
+                };
+                AdaptorSet { exports: entries.into_iter().collect(), unpacked, pack, file }
+            }
+        };
+        let set = Arc::new(set);
+        self.adaptors.lock().expect("adaptor sets").insert(key, set.clone());
+        Ok(set)
+    }
+
+    /// Loads adaptors through the ordinary module graph and lists what they export.
+    fn probe(&self, specifiers: &[String]) -> Result<Vec<(String, Vec<String>)>, RunError> {
+        let mut source = String::new();
+        let mut names = String::new();
+        for (index, specifier) in specifiers.iter().enumerate() {
+            let quoted = serde_json::Value::from(specifier.as_str());
+            source.push_str(&format!("import * as $_{index} from {quoted};"));
+            names.push_str(&format!("Object.keys($_{index}),"));
+        }
+        source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
+        let options =
+            compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
+        let compiled = compile::compile(&source, &options)
+            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
+        let job = Job {
+            name: "adaptors.js".into(),
+            step: "adaptors".into(),
+            source: source.as_str().into(),
+            compiled: Arc::new(compiled),
+            adaptors: specifiers.to_vec(),
+            limits: Limits::default(),
+            network: Network::Only(Vec::new()),
+            remove_from_state: Vec::new(),
+        };
+        let outcome = self.run_unpacked(job, "{}".into(), Box::new(|_| {}));
+        if let Some(error) = outcome.error {
+            return Err(error);
+        }
+        #[derive(serde::Deserialize)]
+        struct Names {
+            names: Vec<Vec<String>>,
+        }
+        let names: Names = serde_json::from_str(outcome.state.as_deref().unwrap_or("{}"))
+            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
+        Ok(specifiers.iter().cloned().zip(names.names).collect())
+    }
+
+    /// Writes to disk what runs have added to the packs since the last call. A store that cannot be written is no
+    /// error: packs only save time.
+    pub fn save_packs(&self) {
+        let sets: Vec<_> = self.adaptors.lock().expect("adaptor sets").values().cloned().collect();
+        for set in sets {
+            if let Some(pack) = set.pack.as_ref().filter(|pack| pack.take_dirty()) {
+                let _ = pack::store(pack, &set.file);
+            }
         }
     }
 
     /// Runs a job on a state (JSON text) in a fresh isolate on a fresh thread, and waits for its end.
     pub fn run(&self, job: Job, state: String, sink: LogSink) -> Outcome {
+        match self.prepare(&job.adaptors) {
+            Ok(set) => self.run_with(job, set.pack.clone(), state, sink),
+            Err(error) => Outcome { state: None, error: Some(error), stats: RunStats::default() },
+        }
+    }
+
+    fn run_unpacked(&self, job: Job, state: String, sink: LogSink) -> Outcome {
+        self.run_with(job, None, state, sink)
+    }
+
+    fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
         let host = self.clone();
         let thread = std::thread::Builder::new()
             .name("isolate".into())
             .stack_size(STACK_SIZE)
-            .spawn(move || host.run_here(&job, state, sink));
+            .spawn(move || host.run_here(&job, pack, state, sink));
         match thread.map(|thread| thread.join()) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::exception("the isolate's thread panicked: this is a bug in fnhost"),
@@ -191,7 +301,7 @@ impl Host {
         }
     }
 
-    fn run_here(&self, job: &Job, state: String, sink: LogSink) -> Outcome {
+    fn run_here(&self, job: &Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return Outcome::exception(format!("cannot start the isolate's event loop: {error}")),
@@ -200,7 +310,7 @@ impl Host {
             let mut stats = RunStats::default();
             let clock = ThreadClock::current();
             let start = Instant::now();
-            let mut isolate = match Isolate::create(self, job, sink) {
+            let mut isolate = match Isolate::create(self, job, pack, sink) {
                 Ok(isolate) => isolate,
                 Err(error) => return Outcome::exception(error),
             };
@@ -208,6 +318,9 @@ impl Host {
             let watch = Watch::start(&job.limits, isolate.tripwire.clone());
             let (state, error) = isolate.execute(job, state, &mut stats).await;
             drop(watch);
+            if isolate.tripwire.tripped().is_none() {
+                isolate.harvest();
+            }
             stats.cpu = clock.now();
             stats.buffers = isolate.buffers.peak();
             stats.heap = isolate.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
@@ -242,13 +355,14 @@ enum Interrupted {
 }
 
 impl Isolate {
-    fn create(host: &Host, job: &Job, sink: LogSink) -> Result<Self, String> {
+    fn create(host: &Host, job: &Job, pack: Option<Arc<Pack>>, sink: LogSink) -> Result<Self, String> {
         let job_url = Url::parse(&format!("job:/{}", job.name.replace([' ', '?', '#', '%'], "_")))
             .map_err(|error| format!("{} is no usable job name: {error}", job.name))?;
         let mentions_global = job.compiled.code.contains("globalThis");
         let prelude = if mentions_global { r#"import { globalThis } from "fnhost:scope"; "# } else { "" };
         let loader = JobLoader {
             packages: host.packages.clone(),
+            pack: pack.clone(),
             job: JobModule {
                 url: job_url.clone(),
                 source: format!("{prelude}{}", job.compiled.code).into(),
@@ -293,6 +407,7 @@ impl Isolate {
             startup_snapshot: deno_snapshots::CLI_SNAPSHOT,
             residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
             residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,
+            stdio: no_stdio()?,
             create_params: Some(
                 v8::CreateParams::default()
                     .heap_limits(0, job.limits.heap)
@@ -308,6 +423,9 @@ impl Isolate {
             let state = runtime.op_state();
             let mut state = state.borrow_mut();
             state.put(context);
+            if let Some(pack) = pack {
+                state.put(PackInUse { pack, compiled: Vec::new() });
+            }
             state.put(WatcherExitHandle(handle));
         }
         let heap_tripwire = tripwire.clone();
@@ -328,6 +446,14 @@ impl Isolate {
             }
         }
         Ok(Self { worker, tripwire, buffers, job_url, prelude: prelude.len() as u32, run })
+    }
+
+    fn harvest(&mut self) {
+        let state = self.worker.js_runtime.op_state();
+        deno_core::scope!(scope, &mut self.worker.js_runtime);
+        if let Some(pack) = state.borrow_mut().try_borrow_mut::<PackInUse>() {
+            pack.harvest(scope);
+        }
     }
 
     async fn execute(&mut self, job: &Job, state: String, stats: &mut RunStats) -> (Option<String>, Option<RunError>) {
@@ -400,6 +526,7 @@ impl Isolate {
         let evaluation = self.worker.js_runtime.mod_evaluate(id);
         let evaluated = self.drive(Box::pin(evaluation)).await;
         stats.evaluate = start.elapsed();
+        remove_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         if let Err(error) = evaluated {
             return Err(match error {
                 Interrupted::Js(error) => Interrupted::Thrown(Box::new(thrown_from(&error))),
@@ -510,6 +637,19 @@ impl Isolate {
     }
 }
 
+/// Standard streams of a run: the process's own stay out of its reach.
+fn no_stdio() -> Result<Stdio, String> {
+    let null = || {
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map(StdioPipe::file)
+            .map_err(|error| format!("cannot open /dev/null: {error}"))
+    };
+    Ok(Stdio { stdin: null()?, stdout: null()?, stderr: null()? })
+}
+
 /// Picks up the host's JavaScript functions and removes the name they were left under.
 fn entry_points(runtime: &mut deno_core::JsRuntime) -> [v8::Global<v8::Function>; 2] {
     let context = runtime.main_context();
@@ -525,6 +665,29 @@ fn entry_points(runtime: &mut deno_core::JsRuntime) -> [v8::Global<v8::Function>
     });
     global.delete(scope, name);
     functions
+}
+
+fn remove_global(runtime: &mut deno_core::JsRuntime, name: &str) {
+    let context = runtime.main_context();
+    deno_core::scope!(scope, runtime);
+    let global = v8::Local::new(scope, context).global(scope);
+    let name = v8::String::new(scope, name).expect("a short string").into();
+    global.delete(scope, name);
+}
+
+/// A file name for a set of adaptors: readable where it is short, and always distinct.
+fn file_name(specifiers: &[String]) -> String {
+    use sha2::Digest;
+    let hash = sha2::Sha256::digest(specifiers.join("\n"));
+    let readable: String = specifiers
+        .iter()
+        .map(|name| name.rsplit('/').next().unwrap_or(name))
+        .collect::<Vec<_>>()
+        .join("+")
+        .chars()
+        .take(60)
+        .collect();
+    format!("{readable}-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
 }
 
 fn thrown_from(error: &JsError) -> Thrown {

@@ -1,0 +1,171 @@
+//! From text to syntax tree.
+//!
+//! A compiled job is a module, so it is parsed as one whatever its dialect; what only a sloppy script allows is reported as
+//! such. TypeScript has its types replaced by blanks first: every position stays what it was, and one path does for both
+//! languages.
+
+use std::borrow::Cow;
+
+use deno_ast::swc::ast::*;
+use deno_ast::swc::common::{FileName, SourceMap, Spanned};
+use deno_ast::swc::ecma_visit::{Visit, VisitWith};
+use deno_ast::swc::parser::error::{Error, SyntaxError};
+use deno_ast::swc::parser::{EsSyntax, Syntax, TsSyntax, parse_file_as_module, parse_file_as_script};
+use deno_ast::{ModuleSpecifier, TypeStripOptions, type_strip};
+
+use super::diagnostic::Problem;
+use super::edit::Range;
+use super::{Dialect, Options};
+
+pub(super) struct Parsed<'s> {
+    /// JavaScript, with every character where it is in the source.
+    pub(super) text: Cow<'s, str>,
+    pub(super) module: Module,
+}
+
+/// Parses a job.
+pub(super) fn parse<'s>(source: &'s str, options: &Options) -> Result<Parsed<'s>, Vec<Problem>> {
+    if is_typescript(options.file_name) {
+        return typescript(source);
+    }
+    match module(source, javascript_syntax()) {
+        Ok(module) => Ok(Parsed {
+            text: source.into(),
+            module,
+        }),
+        Err(problems) => match typescript(source) {
+            Ok(parsed) => Ok(parsed),
+            Err(_) if options.dialect == Dialect::Script && is_script(source) => {
+                Err(problems.into_iter().map(only_sloppy).collect())
+            }
+            Err(_) => Err(problems),
+        },
+    }
+}
+
+fn is_typescript(file_name: &str) -> bool {
+    [".ts", ".mts", ".cts"].iter().any(|extension| file_name.ends_with(extension))
+}
+
+fn javascript_syntax() -> Syntax {
+    Syntax::Es(EsSyntax {
+        import_attributes: true,
+        explicit_resource_management: true,
+        // The walk says it better.
+        allow_return_outside_function: true,
+        ..EsSyntax::default()
+    })
+}
+
+fn module(text: &str, syntax: Syntax) -> Result<Module, Vec<Problem>> {
+    let map = SourceMap::default();
+    let file = map.new_source_file(FileName::Anon.into(), text.to_owned());
+    let mut errors = Vec::new();
+    match parse_file_as_module(&file, syntax, EsVersion::latest(), None, &mut errors) {
+        Ok(module) if errors.is_empty() => Ok(module),
+        Ok(_) => Err(errors.into_iter().map(syntax_problem).collect()),
+        // The parser gave up here; what it complained about on the way is often a consequence of the same slip.
+        Err(fatal) => Err(vec![syntax_problem(fatal)]),
+    }
+}
+
+fn is_script(text: &str) -> bool {
+    let map = SourceMap::default();
+    let file = map.new_source_file(FileName::Anon.into(), text.to_owned());
+    let mut errors = Vec::new();
+    let script = parse_file_as_script(&file, javascript_syntax(), EsVersion::latest(), None, &mut errors);
+    script.is_ok() && errors.is_empty()
+}
+
+fn syntax_problem(error: Error) -> Problem {
+    let range = Range::from(error.span());
+    match error.into_kind() {
+        SyntaxError::WithLabel { inner, .. } => syntax_problem(*inner),
+        SyntaxError::Eof => Problem::new(range, "the job ends in the middle of something").help("is there a bracket or a quote that is not closed?"),
+        kind => {
+            let message = kind.msg();
+            let mut letters = message.chars();
+            // Our messages begin in lower case; those of the parser mostly do not.
+            let message = match (letters.next(), letters.clone().next()) {
+                (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
+                    first.to_lowercase().chain(letters).collect()
+                }
+                _ => message.into_owned(),
+            };
+            Problem::new(range, message.trim_end_matches('.'))
+        }
+    }
+}
+
+/// The problem is none in a script, but the module that a script becomes is strict.
+fn only_sloppy(problem: Problem) -> Problem {
+    problem.help("older jobs were sloppy scripts; a compiled job is a module, and modules are strict")
+}
+
+fn typescript(source: &str) -> Result<Parsed<'_>, Vec<Problem>> {
+    let syntax = Syntax::Typescript(TsSyntax {
+        disallow_ambiguous_jsx_like: true,
+        ..TsSyntax::default()
+    });
+    let typed = module(source, syntax)?;
+    let mut limits = Limits { problems: Vec::new() };
+    typed.visit_with(&mut limits);
+    if !limits.problems.is_empty() {
+        return Err(limits.problems);
+    }
+    let text = strip(source).map_err(|message| vec![Problem::new(Range::new(0, 0), message)])?;
+    let module = module(&text, javascript_syntax())?;
+    Ok(Parsed {
+        text: text.into(),
+        module,
+    })
+}
+
+fn strip(source: &str) -> Result<String, String> {
+    let name = ModuleSpecifier::parse("file:///job.ts").map_err(|error| error.to_string())?;
+    let options = TypeStripOptions { module: Some(true) };
+    let text = type_strip(&name, source.to_owned(), options).map_err(|error| error.to_string())?;
+    if text.len() == source.len() {
+        Ok(text)
+    } else {
+        Err("the types of this job cannot be removed without moving its code".to_owned())
+    }
+}
+
+/// Finds the TypeScript that is more than types, and so cannot be blanked out.
+struct Limits {
+    problems: Vec<Problem>,
+}
+
+impl Limits {
+    fn refuse(&mut self, node: &impl Spanned, what: &str, instead: &str) {
+        let message = format!("{what} is not supported: types are removed from a job, not compiled");
+        self.problems.push(Problem::new(node.span(), message).help(instead));
+    }
+}
+
+impl Visit for Limits {
+    fn visit_ts_enum_decl(&mut self, node: &TsEnumDecl) {
+        if !node.declare {
+            self.refuse(&node.id, "a TypeScript enum", "use a constant object: const Color = { Red: 'red' }");
+        }
+    }
+
+    fn visit_ts_module_decl(&mut self, node: &TsModuleDecl) {
+        if !node.declare {
+            self.refuse(&node.id, "a TypeScript namespace", "use a constant object, or plain functions");
+        }
+    }
+
+    fn visit_ts_param_prop(&mut self, node: &TsParamProp) {
+        self.refuse(node, "a parameter property", "declare the property in the class and set it in the constructor");
+    }
+
+    fn visit_ts_import_equals_decl(&mut self, node: &TsImportEqualsDecl) {
+        self.refuse(node, "`import x = …`", "use import … from");
+    }
+
+    fn visit_ts_export_assignment(&mut self, node: &TsExportAssignment) {
+        self.refuse(node, "`export = …`", "use export default");
+    }
+}

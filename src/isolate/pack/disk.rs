@@ -1,0 +1,141 @@
+//! Packs on disk: a JSON header of fixed meaning, then all sources and code caches in one block.
+//!
+//! A pack belongs to one build of fnhost and one state of the package files; anything else is rebuilt, never mended.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Kind, Module, Pack, Target, stamp};
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    build: String,
+    modules: Vec<ModuleHeader>,
+    entries: HashMap<String, (u32, Vec<String>)>,
+    code: Vec<(String, usize)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ModuleHeader {
+    path: String,
+    kind: u8,
+    length: usize,
+    /// Specifier, type of target, number or text.
+    targets: Vec<(String, u8, u32, String)>,
+    stamp: (u64, u64),
+}
+
+/// Names the build: code caches are only good for the V8 that made them, and sources for the transform that did.
+fn build_id() -> String {
+    format!("{} v8 {} pack 1", env!("CARGO_PKG_VERSION"), deno_core::v8::VERSION_STRING)
+}
+
+/// Reads the pack at `path`. None if there is none, it belongs to another build, or a package file has changed.
+pub fn load(path: &Path) -> Option<Pack> {
+    let bytes = std::fs::read(path).ok()?;
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let (header, block) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
+    let header: Header = serde_json::from_slice(header).ok()?;
+    if header.build != build_id() {
+        return None;
+    }
+    let sources: usize = header.modules.iter().map(|module| module.length).sum();
+    let (text, mut code_block) = block.split_at_checked(sources)?;
+    let text: &'static str = String::from_utf8(text.to_vec()).ok()?.leak();
+    let mut cursor = 0;
+    let mut modules = Vec::with_capacity(header.modules.len());
+    for module in header.modules {
+        let path: std::path::PathBuf = module.path.into();
+        if stamp(&path) != Some(module.stamp) {
+            return None;
+        }
+        let source = text.get(cursor..cursor + module.length)?;
+        cursor += module.length;
+        modules.push(Module {
+            path,
+            kind: match module.kind {
+                0 => Kind::Esm,
+                1 => Kind::Cjs,
+                _ => Kind::Json,
+            },
+            source,
+            targets: module
+                .targets
+                .into_iter()
+                .map(|(specifier, kind, number, text)| {
+                    let target = match kind {
+                        0 => Target::Module(number),
+                        1 => Target::Builtin(text),
+                        _ => Target::Missing(text),
+                    };
+                    (specifier, target)
+                })
+                .collect(),
+            stamp: module.stamp,
+        });
+    }
+    let mut code = HashMap::with_capacity(header.code.len());
+    for (key, length) in header.code {
+        let (cache, rest) = code_block.split_at_checked(length)?;
+        code.insert(key, Arc::from(cache));
+        code_block = rest;
+    }
+    let entries =
+        header.entries.into_iter().map(|(name, (module, exports))| (name, Entry { module, exports })).collect();
+    Some(Pack::new(modules, entries, code))
+}
+
+/// Writes the pack to `path`, whole or not at all.
+pub fn store(pack: &Pack, path: &Path) -> std::io::Result<()> {
+    let code = pack.code.read().expect("code cache");
+    let mut code: Vec<_> = code.iter().collect();
+    code.sort_by_key(|(key, _)| key.as_str());
+    let header = Header {
+        build: build_id(),
+        modules: pack
+            .modules
+            .iter()
+            .map(|module| ModuleHeader {
+                path: module.path.to_string_lossy().into_owned(),
+                kind: module.kind as u8,
+                length: module.source.len(),
+                targets: module
+                    .targets
+                    .iter()
+                    .map(|(specifier, target)| match target {
+                        Target::Module(number) => (specifier.clone(), 0, *number, String::new()),
+                        Target::Builtin(name) => (specifier.clone(), 1, 0, name.clone()),
+                        Target::Missing(message) => (specifier.clone(), 2, 0, message.clone()),
+                    })
+                    .collect(),
+                stamp: module.stamp,
+            })
+            .collect(),
+        entries: pack
+            .entries
+            .iter()
+            .map(|(name, entry)| (name.clone(), (entry.module, entry.exports.clone())))
+            .collect(),
+        code: code.iter().map(|(key, cache)| ((*key).clone(), cache.len())).collect(),
+    };
+    let header = serde_json::to_vec(&header)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    for module in &pack.modules {
+        file.write_all(module.source.as_bytes())?;
+    }
+    for (_, cache) in code {
+        file.write_all(cache)?;
+    }
+    // Readable by whoever may read the packages beside it: a store is often written by one user and used by another.
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(())
+}

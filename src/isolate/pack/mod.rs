@@ -1,0 +1,100 @@
+//! Packs: adaptors prepared for fast loading.
+//!
+//! A pack holds every package file that a set of adaptors can reach, with each specifier already resolved and each
+//! file turned into a function ([`transform`]), plus V8 code caches that include what earlier runs compiled lazily.
+//! An isolate then loads an adaptor without touching the file system, and evaluates only the modules it uses.
+//! Evaluation itself happens anew in every isolate, so a pack shares code between runs and never state.
+//!
+//! A pack is an optimisation with one rule: where a module cannot be treated this way (it awaits at its top level, or
+//! does not parse), the adaptor is loaded through the ordinary module graph instead.
+
+mod build;
+mod disk;
+mod transform;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+
+pub use build::build;
+pub use disk::{load, store};
+
+/// What a file is; `js/modules.js` knows the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Esm = 0,
+    Cjs = 1,
+    Json = 2,
+}
+
+/// Where an import leads; `js/modules.js` knows the numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Number of a module of the pack.
+    Module(u32),
+    /// `node:` URL.
+    Builtin(String),
+    /// Message of the error that reading it throws.
+    Missing(String),
+}
+
+/// A file of a pack.
+#[derive(Debug)]
+pub struct Module {
+    pub path: PathBuf,
+    pub kind: Kind,
+    /// Function body, or JSON text. Lives as long as the process: V8 reads it in place.
+    pub source: &'static str,
+    /// Specifier as written and where it leads, in the order of import numbers.
+    pub targets: Vec<(String, Target)>,
+    /// Size and modification time of the file (nanoseconds since 1970), by which a stale pack is known.
+    pub stamp: (u64, u64),
+}
+
+/// An adaptor of a pack.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub module: u32,
+    pub exports: Vec<String>,
+}
+
+/// Adaptors prepared for fast loading, with the code caches of their modules.
+pub struct Pack {
+    pub modules: Vec<Module>,
+    /// Import specifier → adaptor.
+    pub entries: HashMap<String, Entry>,
+    code: RwLock<HashMap<String, Arc<[u8]>>>,
+    /// Code caches were added since the pack was read or written.
+    dirty: AtomicBool,
+}
+
+impl Pack {
+    fn new(modules: Vec<Module>, entries: HashMap<String, Entry>, code: HashMap<String, Arc<[u8]>>) -> Self {
+        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(false) }
+    }
+
+    /// The code cache stored under `key`: a module number, or the specifier and content hash of a built-in script.
+    pub fn code(&self, key: &str) -> Option<Arc<[u8]>> {
+        self.code.read().expect("code cache").get(key).cloned()
+    }
+
+    /// Keeps a code cache for later isolates.
+    pub fn put_code(&self, key: String, code: Arc<[u8]>) {
+        self.code.write().expect("code cache").insert(key, code);
+        self.dirty.store(true, Ordering::Release);
+    }
+
+    /// True once after code caches were added.
+    pub fn take_dirty(&self) -> bool {
+        self.dirty.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Size and modification time of a file.
+fn stamp(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some((metadata.len(), modified.as_nanos() as u64))
+}
