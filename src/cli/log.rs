@@ -4,6 +4,7 @@
 //! to them need not relearn. Whatever passes through here is stripped of secrets; nothing of a run may be printed past
 //! it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::str::FromStr;
@@ -24,6 +25,8 @@ pub enum Source {
     Runtime,
     /// The job and its adaptors.
     Job,
+    /// What packages print past the job's console.
+    Adaptor,
 }
 
 impl Source {
@@ -33,6 +36,7 @@ impl Source {
             Self::Compiler => "CMP",
             Self::Runtime => "R/T",
             Self::Job => "JOB",
+            Self::Adaptor => "ADA",
         }
     }
 
@@ -40,7 +44,7 @@ impl Source {
         match self {
             Self::Cli => "34",
             Self::Compiler | Self::Runtime => "35",
-            Self::Job => "36",
+            Self::Job | Self::Adaptor => "36",
         }
     }
 }
@@ -87,22 +91,28 @@ pub struct Levels {
     compiler: Level,
     runtime: Level,
     job: Level,
+    adaptor: Level,
 }
 
 impl Default for Levels {
     /// The job is heard in full: its lines are why people run it by hand.
     fn default() -> Self {
-        Self { cli: Level::Default, compiler: Level::Default, runtime: Level::Default, job: Level::Debug }
+        Self { job: Level::Debug, ..Self::all(Level::Default) }
     }
 }
 
 impl Levels {
+    fn all(level: Level) -> Self {
+        Self { cli: level, compiler: level, runtime: level, job: level, adaptor: level }
+    }
+
     fn of(&self, source: Source) -> Level {
         match source {
             Source::Cli => self.cli,
             Source::Compiler => self.compiler,
             Source::Runtime => self.runtime,
             Source::Job => self.job,
+            Source::Adaptor => self.adaptor,
         }
     }
 }
@@ -117,7 +127,7 @@ impl FromStr for Levels {
         for part in parts().filter(|part| !part.contains('=')) {
             let level: Level = part.parse()?;
             let job = if level == Level::None { Level::None } else { Level::Debug };
-            levels = Self { cli: level, compiler: level, runtime: level, job };
+            levels = Self { job, ..Self::all(level) };
         }
         for (source, level) in parts().filter_map(|part| part.split_once('=')) {
             let of_source = match source.trim().to_ascii_lowercase().as_str() {
@@ -125,7 +135,8 @@ impl FromStr for Levels {
                 "cmp" | "compiler" => &mut levels.compiler,
                 "r/t" | "rt" | "runtime" => &mut levels.runtime,
                 "job" => &mut levels.job,
-                other => return Err(format!("`{other}` is no source of log lines: write cli, cmp, r/t or job")),
+                "ada" | "adaptor" => &mut levels.adaptor,
+                other => return Err(format!("`{other}` is no source of log lines: write cli, cmp, r/t, job or ada")),
             };
             *of_source = level.parse()?;
         }
@@ -139,8 +150,8 @@ impl FromStr for Levels {
 pub struct Options {
     /// What to print on stderr: debug, info, default or none; also by source, as in `debug,job=none`
     ///
-    /// Sources are cli, cmp (the compiler), r/t (the run) and job. The job is heard in full unless you say otherwise;
-    /// errors are always printed.
+    /// Sources are cli, cmp (the compiler), r/t (the run), job, and ada (what packages print by themselves). The job is
+    /// heard in full unless you say otherwise; errors are always printed.
     #[arg(short, long, value_name = "LEVEL", default_value = "default")]
     pub log: Levels,
 
@@ -157,14 +168,8 @@ impl std::fmt::Display for Levels {
             Level::Default => "default",
             Level::None => "none",
         };
-        write!(
-            f,
-            "cli={},cmp={},r/t={},job={}",
-            name(self.cli),
-            name(self.compiler),
-            name(self.runtime),
-            name(self.job)
-        )
+        let [cli, cmp, rt, job, ada] = [self.cli, self.compiler, self.runtime, self.job, self.adaptor].map(name);
+        write!(f, "cli={cli},cmp={cmp},r/t={rt},job={job},ada={ada}")
     }
 }
 
@@ -205,6 +210,11 @@ impl Logger {
         logger
     }
 
+    /// `text` without the run's secrets.
+    pub fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.secrets.hide(text)
+    }
+
     /// Whether the log is for programs to read.
     pub fn is_json(&self) -> bool {
         self.form == Form::Json
@@ -238,7 +248,11 @@ impl Logger {
 
     /// A line that a run wrote.
     pub fn run_line(&self, line: &LogLine) {
-        let source = if line.source == "JOB" { Source::Job } else { Source::Runtime };
+        let source = match line.source {
+            "JOB" => Source::Job,
+            "ADA" => Source::Adaptor,
+            _ => Source::Runtime,
+        };
         self.write(source, line.level, line.time, &line.message, None);
     }
 
@@ -320,7 +334,7 @@ mod tests {
         assert_eq!(levels("job=none,info"), [Info, Info, Info, None]);
         assert_eq!(levels("CMP=debug, rt=info"), [Default, Debug, Info, Debug]);
         assert!("loud".parse::<Levels>().unwrap_err().contains("no log level"));
-        assert!("ada=debug".parse::<Levels>().unwrap_err().contains("no source"));
+        assert!("xyz=debug".parse::<Levels>().unwrap_err().contains("no source"));
     }
 
     #[test]

@@ -117,25 +117,35 @@ pub fn ca_file(asked: Option<&Path>, logger: &Logger) -> Result<Option<PathBuf>,
 }
 
 /// Compiles a job against the names its adaptors export.
-pub fn compile(host: &Host, job: &JobFile, adaptors: &[Installed], dialect: Dialect) -> Result<Arc<Compiled>, Failure> {
-    let mut exports = Vec::with_capacity(adaptors.len());
-    for adaptor in adaptors {
-        let names = host.exports(&adaptor.specifier).map_err(|error| Failure {
-            exit: Exit::of(&error),
-            message: format!("cannot load {}@{}: {error}", adaptor.name, adaptor.version),
-        })?;
-        exports.push(names);
+pub fn compile(
+    host: &Host,
+    job: &JobFile,
+    adaptors: &[Installed],
+    dialect: Dialect,
+    logger: &Logger,
+) -> Result<Arc<Compiled>, Failure> {
+    let specifiers: Vec<String> = adaptors.iter().map(|adaptor| adaptor.specifier.clone()).collect();
+    let set = host.prepare(&specifiers).map_err(|error| Failure {
+        exit: Exit::of(&error),
+        message: format!("cannot load {}: {error}", list(adaptors)),
+    })?;
+    if let Some(reason) = &set.unpacked {
+        logger.debug(Source::Cli, &format!("The adaptors load slowly, file by file: {reason}"));
     }
-    let adaptors: Vec<Adaptor> = adaptors
+    let adaptors: Vec<Adaptor> = specifiers
         .iter()
-        .zip(&exports)
-        .map(|(adaptor, exports)| Adaptor { specifier: &adaptor.specifier, exports: Some(exports) })
+        .map(|specifier| Adaptor { specifier, exports: set.exports.get(specifier).map(Vec::as_slice) })
         .collect();
     let options = compile::Options { file_name: &job.name, adaptors: &adaptors, dialect, extra_globals: &[] };
     match compile::compile(&job.source, &options) {
         Ok(compiled) => Ok(Arc::new(compiled)),
         Err(error) => Err(Failure { exit: Exit::NotCompiled, message: error.to_string() }),
     }
+}
+
+/// Names and versions, for people.
+pub fn list(adaptors: &[Installed]) -> String {
+    adaptors.iter().map(|adaptor| format!("{}@{}", adaptor.name, adaptor.version)).collect::<Vec<_>>().join(", ")
 }
 
 /// An error and what caused it, in one line.

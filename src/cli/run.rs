@@ -214,7 +214,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
     let store = Store::for_job(&job.directory, args.packages.repo_dir.clone());
     let adaptors = prepare::adaptors(&store, &args.adaptors, &job, !args.packages.no_install, logger)?;
     let host = prepare::host(&store, &adaptors, ca_file);
-    let compiled = prepare::compile(&host, &job, &adaptors, Dialect::Module)?;
+    let compiled = prepare::compile(&host, &job, &adaptors, Dialect::Module, logger)?;
     logger.info(Source::Cli, &introduction(&job, &adaptors));
     for operation in &compiled.operations {
         let (order, name, line) = (operation.order, &operation.name, operation.line);
@@ -240,7 +240,9 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
         },
     );
     logger.debug(Source::Runtime, &times(prepared, &outcome.stats));
-    settle(args, logger, &job, &outcome, start.elapsed())
+    let exit = settle(args, logger, &job, &outcome, start.elapsed());
+    host.save_packs();
+    exit
 }
 
 /// The state as the job gets it. From here on the log hides what is in its configuration.
@@ -257,10 +259,9 @@ fn initial_state(args: &Args, logger: &mut Logger) -> Result<InitialState, Failu
 }
 
 fn introduction(job: &JobFile, adaptors: &[Installed]) -> String {
-    let names: Vec<String> = adaptors.iter().map(|adaptor| format!("{}@{}", adaptor.name, adaptor.version)).collect();
-    match names.is_empty() {
+    match adaptors.is_empty() {
         true => format!("Running {} without an adaptor", job.name),
-        false => format!("Running {} with {}", job.name, names.join(", ")),
+        false => format!("Running {} with {}", job.name, prepare::list(adaptors)),
     }
 }
 
