@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use super::exit::{Exit, Failure};
 use super::input::{InitialState, JobFile};
-use super::log::{self, Logger, Source};
+use super::log::{self, Logger};
 use super::output::{self, Layout};
 use super::secrets::Secrets;
 use super::{prepare, report};
