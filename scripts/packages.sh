@@ -37,9 +37,17 @@ install_packages() {
     apt-get update && apt-get install --no-install-recommends ${missing[*]}"
   fi
   say "Installing for $purpose: ${missing[*]}"
-  # A stale list of one source is no reason to stop: the install below says what it cannot find.
-  as_root apt-get update -qq >&2 || say "apt-get update failed; trying with the lists that are there"
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 </dev/null
+  local log
+  log=$(mktemp)
+  # A stale list of one source is no reason to stop: the install says what it cannot find.
+  as_root apt-get update >"$log" 2>&1 </dev/null || true
+  if ! as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -o DPkg::Lock::Timeout=120 --no-install-recommends "${missing[@]}" >>"$log" 2>&1 </dev/null; then
+    cat "$log" >&2
+    rm -f "$log"
+    die "apt-get could not install them; its output is above"
+  fi
+  rm -f "$log"
 }
 
 # Installs the servers without starting them: a machine that runs tests should not gain a listening daemon, neither
