@@ -1,3 +1,5 @@
-//! All integration tests in one program: linking V8 and Deno's runtime once is enough. One file per behaviour.
+//! What a user can see, through the real program: one file per behaviour, all in one test binary because linking V8
+//! and Deno's runtime once is enough.
 
+mod install;
 mod v8_archive;
