@@ -233,7 +233,7 @@ function stringify(value, indent) {
     if (typeof inner === "bigint") {
       const path = ArrayPrototypeJoin([...ArrayPrototypeSlice(keys, 1), key], ".");
       throw new TypeError(
-        `state.${path} is a BigInt, which JSON cannot hold: convert it with Number(…) or String(…)`,
+        `state.${path} is a BigInt, which JSON cannot hold: convert it with Number(...) or String(...)`,
       );
     }
     if (inner === null || typeof inner !== "object") return inner;
@@ -270,6 +270,11 @@ class HostError extends Error {
     this.name = name;
   }
 }
+
+// The class of errors that the module loader raises: see `isolate::loader`.
+core.registerErrorClass("ImportError", class ImportError extends Error {
+  name = "ImportError";
+});
 
 // Describes anything that can be thrown in plain JSON: what Rust needs to classify it.
 function describeError(error) {

@@ -25,7 +25,7 @@ const MODULE = 0;
 const BUILTIN = 1;
 const MISSING = 2;
 
-// Number → { kind, value, module? }: `value` is the namespace of an ES module, `module.exports` of the rest.
+// Number to { kind, value, module? }: `value` is the namespace of an ES module, `module.exports` of the rest.
 const records = [];
 const builtins = { __proto__: null };
 
