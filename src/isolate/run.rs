@@ -206,6 +206,7 @@ impl Host {
         if let Some(set) = self.adaptors.lock().expect("adaptor sets").get(&key) {
             return Ok(set.clone());
         }
+        Packages::refresh();
         let file = self.pack_dir.join(format!("{}.pack", file_name(&key)));
         let set = match pack::load(&file) {
             Some(pack) => AdaptorSet {
