@@ -59,7 +59,12 @@ impl Problem {
 }
 
 impl CompileError {
-    pub(super) fn new(file_name: &str, source: &str, lines: &Lines, mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(
+        file_name: &str,
+        source: &str,
+        lines: &Lines,
+        mut problems: Vec<Problem>,
+    ) -> Self {
         problems.sort();
         problems.dedup();
         let file_name: Arc<str> = file_name.into();

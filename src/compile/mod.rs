@@ -15,6 +15,7 @@
 
 mod diagnostic;
 mod edit;
+mod helpers;
 mod imports;
 mod lazy_state;
 mod lines;
@@ -112,9 +113,17 @@ pub fn compile(source: &str, options: &Options) -> Result<Compiled, CompileError
         let problem = match no_room {
             NoRoom::TooLarge => Problem::new(Range::new(0, 0), "the job is too large to compile")
                 .help("move the data in it to the state, or to a collection"),
-            NoRoom::OutOfMemory => Problem::new(Range::new(0, 0), "there is not enough memory to compile the job"),
+            NoRoom::OutOfMemory => Problem::new(
+                Range::new(0, 0),
+                "there is not enough memory to compile the job",
+            ),
         };
-        Err(CompileError::new(options.file_name, source, &Lines::new(source), vec![problem]))
+        Err(CompileError::new(
+            options.file_name,
+            source,
+            &Lines::new(source),
+            vec![problem],
+        ))
     })
 }
 
@@ -125,6 +134,7 @@ fn compile_with_room(source: &str, options: &Options) -> Result<Compiled, Compil
     let vocabulary = Vocabulary::new(options.adaptors, options.extra_globals);
 
     let mut walk = Walk::new(&parsed.text, &vocabulary, &parsed.module);
+    helpers::find_operation_makers(&mut walk, &parsed.module);
     let plan = Plan::new(&mut walk, &parsed.module);
     plan.walk(&mut walk);
     let prelude = Prelude::new(&mut walk, options.dialect);
