@@ -31,7 +31,10 @@ pub(super) fn find_operation_makers(walk: &mut Walk, module: &Module) {
                 }) => match callee.unwrap_parens() {
                     callee if walk.makes_operation(callee) => makers.push(name.clone()),
                     Expr::Ident(callee) if !walk.scopes[1].contains_key(&callee.sym) => {
-                        followers.entry(callee.sym.clone()).or_default().push(name.clone());
+                        followers
+                            .entry(callee.sym.clone())
+                            .or_default()
+                            .push(name.clone());
                     }
                     _ => {}
                 },
@@ -96,7 +99,9 @@ impl<'m> Function<'m> {
             values: Vec::new(),
             names: match self {
                 Self::Arrow(arrow) => scope::pattern_names(&arrow.params),
-                Self::Function(function) => scope::pattern_names(function.params.iter().map(|param| &param.pat)),
+                Self::Function(function) => {
+                    scope::pattern_names(function.params.iter().map(|param| &param.pat))
+                }
             },
         };
         match self {

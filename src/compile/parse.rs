@@ -17,7 +17,8 @@ use deno_ast::{ModuleSpecifier, TypeStripOptions, type_strip};
 
 use super::diagnostic::Problem;
 use super::edit::Range;
-use super::{Dialect, Options};
+use super::lines::{Lines, slice};
+use super::{Dialect, Options, trivia};
 
 pub(super) struct Parsed<'s> {
     /// JavaScript, with every character where it is in the source.
@@ -68,9 +69,78 @@ fn module(text: &str, syntax: Syntax) -> Result<Module, Vec<Problem>> {
     let parsed = parse_file_as_module(&file, syntax, EsVersion::latest(), None, &mut errors);
     match parsed {
         Ok(module) if errors.is_empty() => Ok(module),
-        // Where the parser gave up, if it did, is only the last of what it found.
-        parsed => Err(errors.into_iter().chain(parsed.err()).map(syntax_problem).collect()),
+        Ok(_) => Err(errors.into_iter().map(syntax_problem).collect()),
+        Err(fatal) => {
+            // The parser gave up here. That something else is wrong at the very same place is only a consequence.
+            let mut problems: Vec<Problem> = errors.into_iter().map(syntax_problem).collect();
+            let fatal = syntax_problem(fatal);
+            let at = fatal.range.lo;
+            if !problems
+                .iter()
+                .any(|problem| problem.range.lo == at || problem.range.hi == at)
+            {
+                problems.push(fatal);
+            }
+            if let Some(problem) = problems.last_mut()
+                && let Some(bracket) = bracket_left_open(text, problem.range.lo)
+            {
+                problem.help.get_or_insert(bracket);
+            }
+            Err(problems)
+        }
     }
+}
+
+/// Where a parser stumbles is often lines behind the bracket that somebody forgot to close. What is indented no deeper than
+/// the line of an open bracket gives it away.
+fn bracket_left_open(text: &str, before: u32) -> Option<String> {
+    let mut open = Vec::new();
+    let mut at = trivia::skip(text, 0);
+    while at < before {
+        let rest = slice(text, at, before);
+        let c = rest.chars().next()?;
+        at += match c {
+            '"' | '\'' | '`' => quoted_length(rest, c),
+            '(' | '[' | '{' => {
+                open.push((c, at));
+                1
+            }
+            ')' | ']' | '}' => {
+                open.pop();
+                1
+            }
+            c => c.len_utf8() as u32,
+        };
+        at = trivia::skip(text, at);
+    }
+    let lines = Lines::new(text);
+    let line_of = |at| lines.position(text, at).0;
+    let indent = |line| {
+        let line = lines.line(text, line);
+        line.len() - line.trim_start().len()
+    };
+    let here = line_of(before);
+    let at_end = trivia::skip(text, before) as usize == text.len();
+    let (bracket, line) = open
+        .into_iter()
+        .rev()
+        .map(|(bracket, at)| (bracket, line_of(at)))
+        .find(|&(_, line)| line < here && (at_end || indent(line) >= indent(here)))?;
+    Some(format!(
+        "the \"{bracket}\" on line {} is still open here",
+        line + 1
+    ))
+}
+
+/// The length of a quotation at the beginning of a text, up to the quote that ends it.
+fn quoted_length(text: &str, quote: char) -> u32 {
+    let mut escaped = false;
+    let end = text.char_indices().skip(1).find(|&(_, c)| {
+        let ends = !escaped && c == quote;
+        escaped = !escaped && c == '\\';
+        ends
+    });
+    end.map_or(text.len(), |(at, _)| at + 1) as u32
 }
 
 fn is_script(text: &str) -> bool {
@@ -93,8 +163,11 @@ fn syntax_problem(error: Error) -> Problem {
         SyntaxError::WithLabel { inner, .. } => syntax_problem(*inner),
         SyntaxError::WithInStrict => Problem::new(range, "`with` is not allowed"),
         SyntaxError::LegacyOctal | SyntaxError::LegacyDecimal | SyntaxError::TS1085 => {
-            Problem::new(range, "numbers and escapes that begin with 0 are not allowed")
-                .help("write octal numbers as 0o17, and octal escapes as \\x0f")
+            Problem::new(
+                range,
+                "numbers and escapes that begin with 0 are not allowed",
+            )
+            .help("write octal numbers as 0o17, and octal escapes as \\x0f")
         }
         SyntaxError::TS1102 => Problem::new(range, "a variable cannot be deleted"),
         kind => Problem::new(range, in_our_words(&kind.msg())),
@@ -104,7 +177,9 @@ fn syntax_problem(error: Error) -> Problem {
 /// Messages of ours begin in lower case, end without a full stop and do not list everything that could stand there.
 fn in_our_words(message: &str) -> String {
     let message = message.split(". Expected ").next().unwrap_or(message);
-    let message = message.replace("'<eof>'", "the end of the job").replace("`<eof>`", "the end of the job");
+    let message = message
+        .replace("'<eof>'", "the end of the job")
+        .replace("`<eof>`", "the end of the job");
     let message = message.trim_end_matches('.');
     let mut letters = message.chars();
     match letters.next() {
@@ -116,9 +191,12 @@ fn in_our_words(message: &str) -> String {
 }
 
 /// The problem is none in a script, but the module that a script becomes is strict.
-fn only_sloppy(problem: Problem) -> Problem {
+fn only_sloppy(mut problem: Problem) -> Problem {
+    problem.help.get_or_insert_with(|| {
+        "older jobs were sloppy scripts; a compiled job is a module, and modules are strict"
+            .to_owned()
+    });
     problem
-        .help("older jobs were sloppy scripts; a compiled job is a module, and modules are strict")
 }
 
 fn typescript(source: &str) -> Result<Parsed<'_>, Vec<Problem>> {
