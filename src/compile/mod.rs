@@ -23,6 +23,8 @@ mod names;
 mod operations;
 mod parse;
 mod promises;
+#[cfg(test)]
+mod robustness;
 mod scope;
 mod source_map;
 mod stack;
@@ -108,7 +110,7 @@ pub struct Operation {
 /// All the problems of the job: its syntax errors, or, if it has none, everything else that is wrong with it.
 pub fn compile(source: &str, options: &Options) -> Result<Compiled, CompileError> {
     // Editors do not count a byte order mark, so neither do messages and maps.
-    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    let source = source.trim_start_matches('\u{feff}');
     stack::with_room_for(source, || compile_with_room(source, options)).unwrap_or_else(|no_room| {
         let problem = match no_room {
             NoRoom::TooLarge => Problem::new(Range::new(0, 0), "the job is too large to compile")

@@ -192,12 +192,12 @@ impl<'m> Plan<'m> {
         let mut layout = Vec::new();
         let mut head = 0;
         if self.hashbang > 0 {
-            let line_end = if source[self.hashbang as usize..].starts_with("\r\n") {
-                2
-            } else {
-                1
+            let line_end = match source[self.hashbang as usize..].chars().next() {
+                Some('\r') if source[self.hashbang as usize..].starts_with("\r\n") => 2,
+                Some(c) => c.len_utf8() as u32,
+                None => 0,
             };
-            head = (self.hashbang + line_end).min(end);
+            head = self.hashbang + line_end;
             layout.push(Piece::Source(Range::new(0, head)));
             if head == self.hashbang {
                 layout.push(Piece::text("\n"));

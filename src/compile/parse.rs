@@ -52,7 +52,7 @@ fn is_typescript(file_name: &str) -> bool {
         .any(|extension| file_name.ends_with(extension))
 }
 
-fn javascript_syntax() -> Syntax {
+pub(super) fn javascript_syntax() -> Syntax {
     Syntax::Es(EsSyntax {
         import_attributes: true,
         explicit_resource_management: true,
@@ -62,7 +62,7 @@ fn javascript_syntax() -> Syntax {
     })
 }
 
-fn module(text: &str, syntax: Syntax) -> Result<Module, Vec<Problem>> {
+pub(super) fn module(text: &str, syntax: Syntax) -> Result<Module, Vec<Problem>> {
     let map = SourceMap::default();
     let file = map.new_source_file(FileName::Anon.into(), text.to_owned());
     let mut errors = Vec::new();
