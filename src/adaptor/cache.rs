@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use sys_traits::impls::RealSys;
 use url::Url;
 
-use super::atomic;
-use super::npmrc::NpmConfig;
+use super::npmrc::{NpmConfig, public_url};
 use super::registry::{RegistryClient, RegistryError};
+use super::{atomic, causes};
 
 /// The packages of one user, as directories of files.
 #[derive(Debug)]
@@ -194,7 +194,7 @@ impl PackageCache {
             return Err(match digest {
                 None => CacheError::Missing {
                     package,
-                    url: super::npmrc::public_url(&address),
+                    url: public_url(&address),
                 },
                 Some(got) if integrity.starts_with("sha512-") && got != integrity => {
                     CacheError::Integrity {
@@ -205,7 +205,7 @@ impl PackageCache {
                 }
                 Some(_) => CacheError::Unpack {
                     package,
-                    reason: self.config.redact(&last_cause(&error)),
+                    reason: self.config.redact(&causes::root(&error)),
                 },
             });
         }
@@ -322,15 +322,6 @@ fn take_stock(directory: &Path) -> io::Result<Contents> {
     }
     contents.native |= manifest["gypfile"] == true;
     Ok(contents)
-}
-
-/// The innermost message of a chain of errors that were partly turned into text.
-fn last_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

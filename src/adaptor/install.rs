@@ -17,12 +17,14 @@ use serde::Serialize;
 use url::Url;
 
 use super::cache::{CacheError, CachedPackage, PackageCache};
+use super::causes;
 use super::layout::{LayoutError, Plan, PlannedPackage, lock_modules};
 use super::lockfile::{Lockfile, LockfileError, PackageId, package_name_and_version};
+use super::metadata::{Freshness, Metadata, usual_tarball};
 use super::npmrc::{NpmConfig, NpmrcError};
 use super::progress::{Event, Progress};
 use super::registry::{PARALLEL_REQUESTS, Purpose, RegistryClient, RegistryError};
-use super::resolve::{Freshness, Metadata, ResolveError, chain, resolve, usual_tarball};
+use super::resolve::{ResolveError, resolve};
 use super::spec::{AdaptorSpec, SpecError};
 use super::store::{Installed, Store, StoreError};
 
@@ -106,7 +108,7 @@ pub enum InstallError {
 impl InstallError {
     /// The error and its causes, in one line.
     pub fn explain(&self) -> String {
-        chain(self)
+        causes::chain(self)
     }
 
     /// What may help, if there is something to say.
@@ -127,8 +129,10 @@ impl InstallError {
             Self::Layout(LayoutError { source, .. })
             | Self::Cache(CacheError::Io { source, .. })
             | Self::Lockfile(LockfileError::Write { source, .. }) => disk_hint(source),
-            Self::Resolve(ResolveError::UnknownPackage { .. }) => {
-                Some("a package of a private scope needs `@scope:registry=…` in .npmrc".into())
+            Self::Resolve(ResolveError::UnknownPackage { name, .. }) => {
+                let private = name.starts_with('@') && !name.starts_with("@openfn/");
+                private
+                    .then(|| "a private scope needs `@scope:registry=…` in .npmrc".to_string())
             }
             _ => None,
         }
@@ -209,7 +213,7 @@ pub async fn install_async(
             missing: uncovered.iter().map(ToString::to_string).collect(),
         });
     }
-    let npmrc_dirs: Vec<&Path> = [Some(store.root()), options.npmrc_dir.as_deref()]
+    let npmrc_dirs: Vec<&Path> = [options.npmrc_dir.as_deref(), Some(store.root())]
         .into_iter()
         .flatten()
         .collect();

@@ -154,11 +154,16 @@ fn specs(args: &Args, store: &Store) -> Result<Vec<AdaptorSpec>, Complaint> {
             .map(|typed| AdaptorSpec::parse(typed).map_err(Complaint::new))
             .collect();
     }
-    match project_adaptors(&args.dir) {
+    // From within a project's directories, the store knows where the project begins.
+    let project = match project_adaptors(&args.dir) {
+        Err(ProjectError::Missing { .. }) => project_adaptors(store.root()),
+        found => found,
+    };
+    match project {
         Ok(adaptors) => Ok(adaptors),
         Err(ProjectError::Missing { .. }) if store.lock_path().exists() => Ok(Vec::new()),
-        Err(error @ ProjectError::Missing { .. }) => Err(Complaint {
-            message: error.to_string(),
+        Err(ProjectError::Missing { .. }) => Err(Complaint {
+            message: "there is no project here that names adaptors".into(),
             hint: Some("name what to install, for example `fnhost install http`".into()),
         }),
         Err(error) => Err(Complaint::new(error)),
@@ -189,6 +194,11 @@ fn table(report: &InstallReport, level: LogLevel) -> String {
             text += &format!("  {}\n", adaptor.dir.display());
         }
     }
+    let packages = match report.packages {
+        1 => "1 package".to_string(),
+        several => format!("{several} packages"),
+    };
+    text += &format!("{packages} in {}\n", report.root.display());
     for warning in &report.warnings {
         text += &format!("warning: {warning}\n");
     }
