@@ -159,8 +159,21 @@ impl PackageCache {
         })
     }
 
-    /// Downloads the package from `tarball`, verifies and unpacks it. The caller holds the cache's lock and found that
-    /// the package is missing or damaged.
+    /// Clears the places of packages that are missing or damaged, leftovers of killed processes included. The caller
+    /// holds the cache's lock and is not downloading yet.
+    pub fn clear<'p>(
+        &self,
+        packages: impl IntoIterator<Item = &'p PackageNv>,
+    ) -> Result<(), CacheError> {
+        for package in packages {
+            let path = self.packages.package_folder_for_nv(package);
+            clear(&path).map_err(|source| CacheError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Downloads the package from `tarball`, verifies and unpacks it. The caller holds the cache's lock and has cleared
+    /// the package's place.
     pub async fn fetch(
         &self,
         package: &PackageNv,
@@ -168,11 +181,6 @@ impl PackageCache {
         integrity: &str,
     ) -> Result<CachedPackage, CacheError> {
         let directory = self.packages.package_folder_for_nv(package);
-        sweep(&directory).map_err(|source| CacheError::Io {
-            path: directory.clone(),
-            source,
-        })?;
-
         let mut dist = serde_json::json!({ "tarball": tarball.as_str() });
         if !integrity.is_empty() {
             dist["integrity"] = integrity.into();
@@ -255,8 +263,7 @@ fn index_path(directory: &Path) -> PathBuf {
     name.into()
 }
 
-/// Clears the place of a package: what is there is damaged, and an earlier attempt may have been killed.
-fn sweep(directory: &Path) -> io::Result<()> {
+fn clear(directory: &Path) -> io::Result<()> {
     match std::fs::remove_file(index_path(directory)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -408,6 +408,7 @@ impl Bring<'_> {
         let _guard = self.cache.lock(|| self.progress.event(Event::Waiting))?;
         // Whoever held the lock may have brought the very same packages.
         absent = self.look(absent, &mut brought);
+        self.cache.clear(absent.iter().map(|package| &package.nv))?;
 
         let total = absent.len();
         let mut downloads = stream::iter(absent)

@@ -47,7 +47,7 @@ pub struct Args {
     offline: bool,
 
     /// The registry to use where .npmrc names none for the package's scope
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = registry_url)]
     registry: Option<Url>,
 
     /// Print a report as JSON on stdout
@@ -66,9 +66,8 @@ enum LogLevel {
     /// Progress, what was installed, and warnings
     Default,
     /// Everything the default tells, and where packages lie
+    #[value(alias = "debug")]
     Info,
-    /// The same as info
-    Debug,
 }
 
 const EXAMPLES: &str = "\
@@ -80,10 +79,16 @@ Examples:
   fnhost install --update              newer versions of everything
   fnhost install lodash@4 npm:http     any npm package; npm: means the package, never an adaptor
 
-Private registries work as with npm: .npmrc in the project or at home (registry=, @scope:registry=, _authToken, cafile),
-npm_config_registry, HTTPS_PROXY, NO_PROXY and NODE_EXTRA_CA_CERTS.
+Private registries work as with npm: .npmrc in the project or at home (registry=, @scope:registry=, _authToken, cafile), npm_config_registry, HTTPS_PROXY, NO_PROXY and NODE_EXTRA_CA_CERTS.
 
 Exit status: 0 if everything asked for is installed, 1 otherwise.";
+
+fn registry_url(text: &str) -> Result<Url, String> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| "write a URL such as https://registry.npmjs.org/".into())
+}
 
 pub fn run(args: Args) -> ExitCode {
     match try_run(&args) {

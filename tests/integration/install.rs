@@ -290,6 +290,44 @@ fn versions_stand_side_by_side_and_each_sees_its_own_dependencies() {
 }
 
 #[test]
+fn many_versions_of_one_package_arrive_together() {
+    // They share a directory of the cache, and they are unpacked at the same time.
+    let registry = FakeRegistry::start();
+    let files: Vec<(String, String)> = (0..200)
+        .map(|n| (format!("package/lib/{n}.js"), format!("{n}")))
+        .collect();
+    let manifest = |version: &str| format!(r#"{{"name":"dep","version":"{version}"}}"#);
+    let versions: Vec<String> = (0..10).map(|patch| format!("1.0.{patch}")).collect();
+    for version in &versions {
+        let manifest = manifest(version);
+        let mut all = vec![("package/package.json", manifest.as_str())];
+        all.extend(
+            files
+                .iter()
+                .map(|(path, text)| (path.as_str(), text.as_str())),
+        );
+        let package = Package {
+            tarball: Some(tarball(&all)),
+            ..Default::default()
+        };
+        registry.publish("dep", version, package);
+    }
+    let requests: Vec<String> = versions
+        .iter()
+        .map(|version| format!("npm:dep@{version}"))
+        .collect();
+    let requests: Vec<&str> = requests.iter().map(String::as_str).collect();
+    let machine = Machine::with_registry(&registry);
+    machine.install(&requests).succeeded();
+    for version in &versions {
+        assert_eq!(
+            machine.version(&format!("dep_{version}")).as_ref(),
+            Some(version)
+        );
+    }
+}
+
+#[test]
 fn the_store_can_be_moved() {
     let registry = FakeRegistry::start();
     registry.publish_simple("@acme/dep", "1.0.0", &[]);
