@@ -1,8 +1,8 @@
 //! What the registry knows about packages: which exist, in which versions, needing what.
 //!
-//! Metadata is cached and believed for five minutes, then asked for again with its etag, as npm does. Packages asked for
-//! by name are always asked for again: whoever types `http` wants today's. What deno_npm cannot digest is taken out or
-//! explained here: dependencies that come from no registry, and names that could climb out of a directory.
+//! Metadata is cached and believed for five minutes, then asked for again with its etag, as npm does. Packages asked
+//! for by name are always asked for again: whoever types `http` wants today's. What deno_npm cannot digest is taken out
+//! or explained here: dependencies that come from no registry, and names that could climb out of a directory.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -1,7 +1,7 @@
 //! Where installed adaptors are, and finding one without asking anybody.
 //!
-//! A store is a directory with a `node_modules` and a `fnhost.lock`. A project has its own, so that it can be committed,
-//! copied and frozen; jobs outside any project share the user's.
+//! A store is a directory with a `node_modules` and a `fnhost.lock`. A project has its own, so that it can be
+//! committed, copied and frozen; jobs outside any project share the user's.
 
 use std::path::{Path, PathBuf};
 

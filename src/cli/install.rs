@@ -13,12 +13,12 @@ use crate::adaptor::{
 
 /// Install adaptors from npm
 ///
-/// Fetches adaptors and everything they need, verifies each package, and records the chosen versions in fnhost.lock, so
-/// that the next install gives the same files. Needs neither Node nor npm; scripts of packages are never run.
+/// Fetches adaptors and everything they need, verifies each package, and records the chosen versions in fnhost.lock,
+/// so that the next install gives the same files. Needs neither Node nor npm; scripts of packages are never run.
 ///
-/// An adaptor is a short name (http), a package (@openfn/language-http) or any npm package (lodash), each with a version,
-/// a range or a tag behind an @ if you care which. Several versions of one adaptor live side by side. Without names, the
-/// adaptors of the project in this directory are installed, or else those in its fnhost.lock.
+/// An adaptor is a short name (http), a package (@openfn/language-http) or any npm package (lodash), each with a
+/// version, a range or a tag behind an @ if you care which. Several versions of one adaptor live side by side. Without
+/// names, the adaptors of the project in this directory are installed, or else those in its fnhost.lock.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -79,7 +79,8 @@ Examples:
   fnhost install --update              newer versions of everything
   fnhost install lodash@4 npm:http     any npm package; npm: means the package, never an adaptor
 
-Private registries work as with npm: .npmrc in the project or at home (registry=, @scope:registry=, _authToken, cafile), npm_config_registry, HTTPS_PROXY, NO_PROXY and NODE_EXTRA_CA_CERTS.
+Private registries work as with npm: .npmrc in the project or at home (registry=, @scope:registry=, \
+_authToken, cafile), npm_config_registry, HTTPS_PROXY, NO_PROXY and NODE_EXTRA_CA_CERTS.
 
 Exit status: 0 if everything asked for is installed, 1 otherwise.";
 

@@ -412,6 +412,25 @@ fn the_lock_decides_until_it_is_updated() {
 }
 
 #[test]
+fn a_broken_lock_is_not_replaced_behind_peoples_backs() {
+    let registry = FakeRegistry::start();
+    registry.publish_simple("@openfn/language-http", "7.0.0", &[]);
+    let machine = Machine::with_registry(&registry);
+    machine.write("project/fnhost.lock", "<<<<<<< HEAD\n{}\n");
+    machine
+        .install(&["http"])
+        .failed_with(&["fnhost.lock is not a lockfile", "version control"]);
+    machine.write(
+        "project/fnhost.lock",
+        r#"{"version":2,"requests":{},"packages":{}}"#,
+    );
+    machine
+        .install(&["http"])
+        .failed_with(&["its version is 2"]);
+    assert!(!machine.modules().join("@openfn").exists());
+}
+
+#[test]
 fn adding_an_adaptor_leaves_the_others_as_they_are() {
     let registry = FakeRegistry::start();
     registry.publish_simple("dep", "1.0.0", &[]);
@@ -447,7 +466,10 @@ fn peers_come_from_whoever_brings_them() {
     let registry = FakeRegistry::start();
     registry.publish_simple("host", "1.0.0", &[]);
     registry.publish_simple("host", "2.0.0", &[]);
-    let plugin = json!({ "peerDependencies": { "host": "*", "absent": "*" }, "peerDependenciesMeta": { "absent": { "optional": true } } });
+    let plugin = json!({
+        "peerDependencies": { "host": "*", "absent": "*" },
+        "peerDependenciesMeta": { "absent": { "optional": true } },
+    });
     registry.publish(
         "plugin",
         "1.0.0",
