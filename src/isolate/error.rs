@@ -152,7 +152,11 @@ pub(super) fn classify(thrown: Thrown, job: &JobSource<'_>) -> RunError {
     let frames = job.frames(&thrown.stack);
     let name = thrown.name.as_deref().unwrap_or("");
     let first_relevant = frames.iter().find(|frame| frame.relevant());
-    let in_adaptor = matches!(first_relevant, Some(Frame { place: Place::Adaptor(_), .. }));
+    // An error without a frame in the job comes from under an adaptor: a socket, a parser, a promise of a library.
+    let in_adaptor = match first_relevant {
+        Some(frame) => matches!(frame.place, Place::Adaptor(_)),
+        None => !thrown.thrown && thrown.operation > 0,
+    };
     let is_one_of = |names: &[&str]| {
         names.contains(&name) || thrown.class_name.as_deref().is_some_and(|class| names.contains(&class))
     };

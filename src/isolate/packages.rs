@@ -27,11 +27,11 @@ use deno_resolver::npm::{
 use deno_runtime::deno_node::{NodeExtInitServices, NodeRequireLoader};
 use deno_runtime::deno_permissions::PermissionsContainer;
 use node_resolver::analyze::{CjsModuleExportAnalyzer, NodeCodeTranslator, NodeCodeTranslatorMode};
-use node_resolver::cache::NodeResolutionSys;
+use node_resolver::cache::{NodeResolutionSys, NodeResolutionThreadLocalCache};
 use node_resolver::errors::PackageJsonLoadError;
 use node_resolver::{
     DenoIsBuiltInNodeModuleChecker, NodeConditionOptions, NodeResolution, NodeResolutionKind, NodeResolver,
-    NodeResolverOptions, PackageJsonResolver, ResolutionMode,
+    NodeResolverOptions, PackageJsonResolver, PackageJsonThreadLocalCache, ResolutionMode,
 };
 use sys_traits::impls::RealSys;
 
@@ -89,7 +89,12 @@ pub struct Packages {
     loader: DenoNpmModuleLoader<Sys>,
     resolutions: RwLock<HashMap<(String, String), Url>>,
     modules: RwLock<HashMap<Url, LoadedModule>>,
+    /// Paths that `require` asked for and whether it may read them. Each answer costs a system call per directory.
+    required: RwLock<HashMap<PathBuf, bool>>,
 }
+
+/// How many answers about paths are kept. More means that a package makes up paths as it goes.
+const MAX_REQUIRED: usize = 50_000;
 
 impl Packages {
     /// Services for the store at `root` and the adaptors of `local`, which win over the store's.
@@ -107,8 +112,8 @@ impl Packages {
                 std::iter::once(adaptor.dir.clone()).chain(above.filter(|dir| dir.is_dir()))
             }))
             .collect();
-        let node_sys = NodeResolutionSys::new(RealSys, None);
-        let pkg_json = Arc::new(PackageJsonResolver::new(RealSys, None));
+        let node_sys = NodeResolutionSys::new(RealSys, Some(Arc::new(NodeResolutionThreadLocalCache)));
+        let pkg_json = Arc::new(PackageJsonResolver::new(RealSys, Some(Arc::new(PackageJsonThreadLocalCache))));
         let in_npm = DenoInNpmPackageChecker::new(CreateInNpmPkgCheckerOptions::Byonm);
         let npm = NpmResolver::<Sys>::new(NpmResolverCreateOptions::Byonm(ByonmNpmResolverCreateOptions {
             root_node_modules_dir: Some(root.join("node_modules")),
@@ -165,7 +170,29 @@ impl Packages {
             loader,
             resolutions: RwLock::default(),
             modules: RwLock::default(),
+            required: RwLock::default(),
         }
+    }
+
+    /// Forgets what this thread knows of the files: they may have changed since.
+    pub fn refresh() {
+        NodeResolutionThreadLocalCache::clear();
+        PackageJsonThreadLocalCache::clear();
+    }
+
+    /// Whether `require` may read `path`, links resolved: a link inside the store may lead out of it.
+    fn may_require(&self, path: &Path) -> bool {
+        if let Some(answer) = self.required.read().expect("required paths").get(path) {
+            return *answer;
+        }
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let answer = self.may_load(&real);
+        let mut required = self.required.write().expect("required paths");
+        if required.len() >= MAX_REQUIRED {
+            required.clear();
+        }
+        required.insert(path.to_owned(), answer);
+        answer
     }
 
     /// Directories an isolate may read.
@@ -289,9 +316,7 @@ impl NodeRequireLoader for RequireLoader {
         path: Cow<'a, Path>,
     ) -> Result<Cow<'a, Path>, JsErrorBox> {
         // Resolution probes parent directories for `node_modules`; what exists outside the store must stay unknown.
-        // Comparing the link-free path also stops a link inside the store that leads out of it.
-        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-        if self.0.may_load(&real) {
+        if self.0.may_require(&path) {
             return Ok(path);
         }
         Err(JsErrorBox::new(

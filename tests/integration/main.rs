@@ -2,6 +2,7 @@
 //! and Deno's runtime once is enough.
 
 mod cli;
+mod compile;
 mod errors;
 mod execute;
 mod install;
