@@ -240,31 +240,18 @@ impl Host {
         })
     }
 
+    /// Gets adaptors ready before they are needed: packs them, and runs them once so that their code caches are on
+    /// disk too.
+    pub fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
+        let set = self.prepare(specifiers)?;
+        let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
+        self.save_packs();
+        outcome.error.map_or(Ok(()), Err)
+    }
+
     /// Loads adaptors through the ordinary module graph and lists what they export.
     fn probe(&self, specifiers: &[String]) -> Result<Vec<(String, Vec<String>)>, RunError> {
-        let mut source = String::new();
-        let mut names = String::new();
-        for (index, specifier) in specifiers.iter().enumerate() {
-            let quoted = serde_json::Value::from(specifier.as_str());
-            source.push_str(&format!("import * as $_{index} from {quoted};"));
-            names.push_str(&format!("Object.keys($_{index}),"));
-        }
-        source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
-        let options =
-            compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
-        let compiled = compile::compile(&source, &options)
-            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
-        let job = Job {
-            name: "adaptors.js".into(),
-            step: "adaptors".into(),
-            source: source.as_str().into(),
-            compiled: Arc::new(compiled),
-            adaptors: specifiers.to_vec(),
-            limits: Limits::default(),
-            network: Network::Only(Vec::new()),
-            remove_from_state: Vec::new(),
-        };
-        let outcome = self.run_unpacked(job, "{}".into(), Box::new(|_| {}));
+        let outcome = self.run_with(listing(specifiers)?, None, "{}".into(), Box::new(|_| {}));
         if let Some(error) = outcome.error {
             return Err(error);
         }
@@ -294,10 +281,6 @@ impl Host {
             Ok(set) => self.run_with(job, set.pack.clone(), state, sink),
             Err(error) => Outcome { state: None, error: Some(error), stats: RunStats::default() },
         }
-    }
-
-    fn run_unpacked(&self, job: Job, state: String, sink: LogSink) -> Outcome {
-        self.run_with(job, None, state, sink)
     }
 
     fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
@@ -691,6 +674,32 @@ fn entry_points(runtime: &mut deno_core::JsRuntime) -> [v8::Global<v8::Function>
     });
     global.delete(scope, name);
     functions
+}
+
+/// A job that touches every export of some adaptors and leaves their names in `state.names`.
+fn listing(specifiers: &[String]) -> Result<Job, RunError> {
+    let mut source = String::new();
+    let mut names = String::new();
+    for (index, specifier) in specifiers.iter().enumerate() {
+        let quoted = serde_json::Value::from(specifier.as_str());
+        source.push_str(&format!("import * as $_{index} from {quoted};"));
+        names.push_str(&format!("Object.keys($_{index}),"));
+    }
+    source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
+    let options =
+        compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
+    let compiled = compile::compile(&source, &options)
+        .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
+    Ok(Job {
+        name: "adaptors.js".into(),
+        step: "adaptors".into(),
+        source: source.as_str().into(),
+        compiled: Arc::new(compiled),
+        adaptors: specifiers.to_vec(),
+        limits: Limits::default(),
+        network: Network::Only(Vec::new()),
+        remove_from_state: Vec::new(),
+    })
 }
 
 fn remove_global(runtime: &mut deno_core::JsRuntime, name: &str) {
