@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Dialect;
 use super::edit::Range;
 use super::names;
-use super::vocabulary::{Meaning, RUNTIME};
+use super::vocabulary::{self, Meaning, RUNTIME};
 use super::walk::{FreeName, Walk};
 
 /// What goes before the job in its module.
@@ -40,6 +40,14 @@ impl Prelude {
             assigned,
         } in &walk.free
         {
+            if vocabulary::is_reserved(name) {
+                problems.extend(
+                    needed
+                        .or(*assigned)
+                        .map(|range| names::reserved(name, range)),
+                );
+                continue;
+            }
             let meaning = vocabulary.meaning(name);
             match (meaning, *assigned, *needed) {
                 (Meaning::Global, ..) => {}

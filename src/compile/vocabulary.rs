@@ -143,6 +143,21 @@ const VALUE_HELPERS: &[&str] = &[
 /// Namespaces of such functions: dates, lodash, utilities, and the resource builders of the FHIR adaptors.
 const VALUE_NAMESPACES: &[&str] = &["_", "b", "builders", "dateFns", "util"];
 
+/// Words that strict code reserves. The parser refuses most uses of them, but not all.
+const RESERVED: &[&str] = &[
+    "arguments",
+    "await",
+    "implements",
+    "interface",
+    "let",
+    "package",
+    "private",
+    "protected",
+    "public",
+    "static",
+    "yield",
+];
+
 /// Names that jobs must not use, and what to use instead, sorted.
 const UNAVAILABLE: &[(&str, &str)] = &[
     (
@@ -331,6 +346,11 @@ impl<'a> Vocabulary<'a> {
 /// Whether a name belongs to the global scope of every job.
 pub fn is_global(name: &str) -> bool {
     LANGUAGE_GLOBALS.binary_search(&name).is_ok() || HOST_GLOBALS.binary_search(&name).is_ok()
+}
+
+/// Whether a name can be no variable in a module.
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
 }
 
 /// Whether a name of an adaptor is a plain function, or a namespace of plain functions.

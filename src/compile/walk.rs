@@ -15,6 +15,7 @@ use super::diagnostic::Problem;
 use super::edit::{Edits, Range};
 use super::lazy_state::Shape;
 use super::scope::{self, Binding, Imported, Names};
+use super::trivia;
 use super::vocabulary::{Meaning, Vocabulary, is_value_helper};
 
 pub(super) struct Walk<'a> {
@@ -428,6 +429,16 @@ impl Visit for Walk<'_> {
         member.prop.visit_with(self);
     }
 
+    fn visit_paren_expr(&mut self, paren: &ParenExpr) {
+        let after = trivia::skip(self.source, Range::from(paren.expr.span()).hi);
+        if after + 1 != Range::from(paren.span).hi {
+            // `(a,)` is nothing; the parser takes it for the parameters of an arrow function that does not come.
+            let problem = Problem::new(Range::new(after, after + 1), "expected ')'");
+            self.problems.push(problem);
+        }
+        paren.visit_children_with(self);
+    }
+
     fn visit_unary_expr(&mut self, unary: &UnaryExpr) {
         match (unary.op, unary.arg.unwrap_parens()) {
             (UnaryOp::TypeOf, Expr::Ident(ident)) => self.used(ident, Use::Typeof, false, None),
@@ -471,6 +482,14 @@ impl Visit for Walk<'_> {
     fn visit_prop(&mut self, property: &Prop) {
         match property {
             Prop::Shorthand(ident) => self.used(ident, Use::Read, true, None),
+            // `{ a = 1 }` is for patterns; the parser lets it pass in some places.
+            Prop::Assign(assignment) => {
+                let problem = Problem::new(
+                    assignment.span,
+                    "a property is given its value with `:`, not with `=`",
+                );
+                self.problems.push(problem);
+            }
             _ => property.visit_children_with(self),
         }
     }
