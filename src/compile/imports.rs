@@ -50,7 +50,7 @@ impl Prelude {
             }
             let meaning = vocabulary.meaning(name);
             match (meaning, *assigned, *needed) {
-                (Meaning::Global, ..) => {}
+                (Meaning::Global | Meaning::Extra, ..) => {}
                 (Meaning::Adaptor(index), Some(range), _) if adaptors[index].exports.is_some() => {
                     problems.push(names::assigned_import(
                         name,
@@ -109,7 +109,10 @@ impl Prelude {
         if let Some(adaptor) = adaptors.first() {
             parts.push(format!("export * from {};", quoted(adaptor.specifier)));
         }
-        let defer = walk.defer.iter().map(|local| format!("defer as {local}"));
+        let defer = walk
+            .deferred
+            .iter()
+            .map(|names| format!("defer as {}", names.defer));
         let lent: Vec<String> = self
             .from_runtime
             .iter()

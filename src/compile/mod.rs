@@ -153,3 +153,82 @@ fn compile_with_room(source: &str, options: &Options) -> Result<Compiled, Compil
         operations,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(source: &str) -> Compiled {
+        let exports = ["fn", "get"].map(str::to_owned);
+        let options = Options {
+            file_name: "job.js",
+            adaptors: &[Adaptor {
+                specifier: "http",
+                exports: Some(&exports),
+            }],
+            dialect: Dialect::Module,
+            extra_globals: &["prepare", "limit"],
+        };
+        compile(source, &options).unwrap()
+    }
+
+    /// The place of some text, from 1.
+    fn place(text: &str, needle: &str) -> (u32, u32) {
+        let (line, column) = Lines::new(text).position(text, text.find(needle).unwrap() as u32);
+        (line + 1, column + 1)
+    }
+
+    #[test]
+    fn names_of_the_workflow_are_neither_imported_nor_taken_for_effects() {
+        let code = compiled("prepare(limit);\nget(prepare($.x));\n").code;
+        assert!(code.starts_with("import { get } from \"http\";"));
+        assert!(code.contains("[prepare(limit),\nget(state => prepare(state.x))];"));
+    }
+
+    #[test]
+    fn every_place_of_the_module_leads_back() {
+        let source = "get('/é', $.a.b); const x = 1;\n  fn(() => x).then(f => f);\n";
+        let Compiled {
+            code,
+            map,
+            operations,
+        } = compiled(source);
+        for word in ["'/é'", "a.b", "x = 1", "fn(()", "=> x", ".then(f", "f => f"] {
+            let (line, column) = place(&code, word);
+            assert_eq!(
+                map.original_position(line, column),
+                Some(place(source, word)),
+                "{word}"
+            );
+            assert_eq!(
+                map.original_position(line, column + 1),
+                Some(place(source, word)).map(|(line, column)| (line, column + 1)),
+                "inside {word}"
+            );
+        }
+        // What stands for something of the source leads to it, from everywhere inside.
+        let (line, column) = place(&code, "state.a");
+        assert_eq!(
+            map.original_position(line, column + 3),
+            Some(place(source, "$"))
+        );
+        let (line, column) = place(&code, "_defer(fn");
+        assert_eq!(
+            map.original_position(line, column),
+            Some(place(source, "fn(()"))
+        );
+        // What stands for nothing leads nowhere.
+        assert_eq!(map.original_position(1, 1), None);
+        assert_eq!(map.original_position(99, 1), None);
+        assert_eq!(map.original_position(0, 0), None);
+
+        let expected =
+            [("get", 1, 1, 1), ("fn", 2, 3, 2)].map(|(name, line, column, order)| Operation {
+                name: name.to_owned(),
+                line,
+                column,
+                order,
+            });
+        assert_eq!(operations, expected);
+    }
+}

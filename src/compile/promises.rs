@@ -13,6 +13,15 @@ use super::edit::{Piece, Range};
 use super::trivia;
 use super::walk::{Frame, Root, StatementKind, Walk};
 
+/// The names that rewritten chains use, chosen so that the job uses neither.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// The runtime's `defer`.
+    pub(super) defer: String,
+    /// The promise that a chain goes on.
+    promise: String,
+}
+
 /// A chain of promise methods on a call.
 struct Chain<'e> {
     /// The call that makes the operation, with the parentheses around it, if any.
@@ -125,12 +134,13 @@ impl Walk<'_> {
 
     fn defer_chain(&mut self, whole: Range, chain: &Chain) {
         let source = self.source;
-        let defer = self
-            .defer
-            .get_or_insert_with(|| trivia::unused_name(source, "_defer"));
+        let Names { defer, promise } = self.deferred.get_or_insert_with(|| Names {
+            defer: trivia::unused_name(source, "_defer"),
+            promise: trivia::unused_name(source, "p"),
+        });
         let call_defer = Piece::Text(format!("{defer}(").into(), Some(whole.lo));
         let operation = Range::from(chain.operation.span());
-        let promise = trivia::unused_name(source, "p");
+
         // The innermost link is called on the operation itself.
         let adjacent = chain.links.last().copied().filter(|link| is_catch(link));
         let inside_arrow = &chain.links[..chain.links.len() - usize::from(adjacent.is_some())];
@@ -139,14 +149,12 @@ impl Walk<'_> {
         } else {
             ""
         };
-        let then_chain = || {
-            vec![Piece::text(format!(
-                ", {asynchronous}{promise} => {promise}"
-            ))]
-        };
+        let then_chain = vec![Piece::text(format!(
+            ", {asynchronous}{promise} => {promise}"
+        ))];
 
         let Some(catch) = adjacent else {
-            self.edits.wrap(operation, vec![call_defer], then_chain());
+            self.edits.wrap(operation, vec![call_defer], then_chain);
             self.edits.wrap(whole, Vec::new(), vec![Piece::text(")")]);
             return;
         };
@@ -161,7 +169,7 @@ impl Walk<'_> {
             if handles {
                 after = vec![Piece::text(", "), Piece::Source(handler), Piece::text(")")];
             }
-            self.edits.wrap(operation, vec![call_defer], then_chain());
+            self.edits.wrap(operation, vec![call_defer], then_chain);
             // With the white space behind it, if only that comes before the next link.
             let next = trivia::skip(source, end);
             let blank = Range::new(end, next).text(source).trim().is_empty();

@@ -14,6 +14,7 @@ use deno_ast::swc::ecma_visit::{Visit, VisitWith, noop_visit_type};
 use super::diagnostic::Problem;
 use super::edit::{Edits, Range};
 use super::lazy_state::Shape;
+use super::promises;
 use super::scope::{self, Binding, Imported, Names};
 use super::trivia;
 use super::vocabulary::{Meaning, Vocabulary, is_value_helper};
@@ -34,8 +35,8 @@ pub(super) struct Walk<'a> {
     pub(super) frames: Vec<Frame>,
     /// Calls of a promise chain that is already taken care of.
     pub(super) links: HashSet<Range>,
-    /// The local name of the runtime's `defer`, once a promise chain needs it.
-    pub(super) defer: Option<String>,
+    /// What a promise chain needs, once there is one.
+    pub(super) deferred: Option<promises::Names>,
     /// Depth of blocks that are not function bodies.
     pub(super) blocks: usize,
     /// Functions around the current node that have `arguments`.
@@ -107,7 +108,7 @@ pub(super) struct Argument {
 pub(super) enum Root {
     /// Something of an adaptor, a function of the job that makes operations, or a name without meaning.
     Operation,
-    /// Another function of the job, or whatever else it declares.
+    /// Another function of the job or the workflow, or whatever else they declare.
     Local,
     /// An array, text or other plain value that the job declares.
     LocalValue,
@@ -132,7 +133,7 @@ impl<'a> Walk<'a> {
             scopes: vec![scope::module_names(&module.body, vocabulary)],
             frames: Vec::new(),
             links: HashSet::new(),
-            defer: None,
+            deferred: None,
             blocks: 0,
             functions: 0,
             pattern_assigns: false,
@@ -202,6 +203,7 @@ impl<'a> Walk<'a> {
             Some(Binding::PlainValue) => Root::LocalValue,
             None => match self.vocabulary.meaning(&ident.sym) {
                 Meaning::Adaptor(_) | Meaning::Runtime | Meaning::Nothing => Root::Operation,
+                Meaning::Extra => Root::Local,
                 Meaning::Global | Meaning::Unavailable(_) => Root::Plain,
             },
         }
