@@ -14,6 +14,7 @@ use deno_ast::swc::ecma_visit::{Visit, VisitWith, noop_visit_type};
 use super::diagnostic::Problem;
 use super::edit::{Edits, Range};
 use super::lazy_state::Shape;
+use super::parse;
 use super::promises;
 use super::scope::{self, Binding, Imported, Names};
 use super::trivia;
@@ -538,9 +539,8 @@ impl Visit for Walk<'_> {
 
     fn visit_return_stmt(&mut self, statement: &ReturnStmt) {
         if !self.in_function() {
-            let problem = Problem::new(statement.span, "`return` outside of a function");
             self.problems
-                .push(problem.help("a job is a list of operations; return the state inside of one: fn(state => { return state; })"));
+                .push(parse::return_outside(statement.span.into()));
         }
         statement.visit_children_with(self);
     }
