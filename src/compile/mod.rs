@@ -3,23 +3,24 @@
 //! A job is written as a list of calls, `get('/patients'); fn(state => state);`, against names it neither declares nor
 //! imports. V8 runs modules. Between the two lie five steps, in the order in which their results depend on each other:
 //!
-//! 1. `operations`: which statements are operations (and what is a slip);
+//! 1. `operations`: which statements are operations (and what is a slip); `operation_makers` tells which functions of the job
+//!    make them;
 //! 2. `lazy_state`: `$.data` in the argument of an operation becomes a function of the state;
 //! 3. `promises`: `.then` and `.catch` on an operation become a call of the runtime's `defer`;
 //! 4. `imports` and `names`: every name that is used and not declared is imported from an adaptor, or refused;
 //! 5. `operations` again: the module is laid out, the operations in its default export.
 //!
-//! Invariants: no I/O and no V8 here. The author's text is copied, never reprinted ([`edit`]), so the way back from a place in
+//! Invariants: no I/O and no V8 here. The author's text is copied, never reprinted (`edit`), so the way back from a place in
 //! the module to the place in the job ([`SourceMap`]) is exact. A job is either compiled or refused with all its problems; no
 //! source makes the compiler panic.
 
 mod diagnostic;
 mod edit;
-mod helpers;
 mod imports;
 mod lazy_state;
 mod lines;
 mod names;
+mod operation_makers;
 mod operations;
 mod parse;
 mod promises;
@@ -136,7 +137,7 @@ fn compile_with_room(source: &str, options: &Options) -> Result<Compiled, Compil
     let vocabulary = Vocabulary::new(options.adaptors, options.extra_globals);
 
     let mut walk = Walk::new(&parsed.text, &vocabulary, &parsed.module);
-    helpers::find_operation_makers(&mut walk, &parsed.module);
+    operation_makers::find(&mut walk, &parsed.module);
     let plan = Plan::new(&mut walk, &parsed.module);
     plan.walk(&mut walk);
     let prelude = Prelude::new(&mut walk, options.dialect);

@@ -1,8 +1,8 @@
 //! The one walk over the syntax tree.
 //!
 //! It keeps track of scopes and of what encloses the node it is at, and hands what it meets to the steps of the compiler:
-//! lazy state ([`super::lazy_state`]), promise chains ([`super::promises`]) and undeclared names ([`super::names`]).
-//! What top-level statements become is decided before ([`super::operations`]), because it decides what a `$` in them means.
+//! a lazy `$` to `lazy_state`, promise chains to `promises`; names that nobody declares it gathers for `imports`. What
+//! top-level statements become is decided before, in `operations`, because that decides what a `$` in them means.
 
 use std::collections::{HashMap, HashSet};
 
