@@ -5,6 +5,7 @@
 //! HTTP nor the command line.
 
 mod error;
+mod intercept;
 mod limits;
 mod loader;
 mod ops;
