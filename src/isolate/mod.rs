@@ -6,6 +6,7 @@
 
 mod blobs;
 mod error;
+mod intercept;
 mod limits;
 mod loader;
 mod ops;

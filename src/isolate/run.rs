@@ -17,6 +17,7 @@ use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
+use super::intercept::{self, Request};
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::ops::{self, PackInUse};
@@ -73,6 +74,9 @@ pub struct Job {
     pub adaptors: Vec<String>,
     pub limits: Limits,
     pub network: Network,
+    /// A test run: HTTP requests are shown in the log and answered with an empty JSON object, and nothing connects to
+    /// anywhere, whatever `network` allows.
+    pub test: bool,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
 }
@@ -81,7 +85,8 @@ pub struct Job {
 #[derive(Clone, Debug)]
 pub struct LogLine {
     pub time: SystemTime,
-    /// `JOB` for the console of the job and its adaptors, `ADA` for what packages print past it, `R/T` for the host.
+    /// `JOB` for the console of the job and its adaptors, `ADA` for what packages print past it, `R/T` for the host,
+    /// `TEST` for the requests of a test run.
     pub source: &'static str,
     /// `debug`, `info`, `log`, `success`, `warn` or `error`.
     pub level: &'static str,
@@ -144,6 +149,11 @@ impl RunContext {
             _ => ("JOB", "log"),
         };
         (self.sink)(LogLine { time: SystemTime::now(), source, level, message });
+    }
+
+    pub fn show_request(&mut self, request: &Request<'_>) {
+        let message = request.to_string();
+        (self.sink)(LogLine { time: SystemTime::now(), source: "TEST", level: "info", message });
     }
 
     pub fn mark(&mut self, mark: &str, operation: u32) {
@@ -378,6 +388,7 @@ impl Isolate {
             operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
             operation_started: Instant::now(),
         };
+        let network = if job.test { &Network::Only(Vec::new()) } else { &job.network };
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
             broadcast_channel: InMemoryBroadcastChannel::default(),
@@ -387,7 +398,7 @@ impl Isolate {
             module_loader: loader.into_rc(),
             node_services: Some(host.packages.node_services()),
             npm_process_state_provider: None,
-            permissions: permissions::container(host.packages.readable(), &job.network)?,
+            permissions: permissions::container(host.packages.readable(), network)?,
             root_cert_store_provider: Some(host.roots.clone()),
             fetch_dns_resolver: Default::default(),
             shared_array_buffer_store: None,
@@ -439,8 +450,9 @@ impl Isolate {
             deno_core::scope!(scope, runtime);
             let setup = v8::Local::new(scope, setup);
             let this = v8::undefined(scope).into();
+            let test = v8::Boolean::new(scope, job.test).into();
             v8::tc_scope!(scope, scope);
-            if setup.call(scope, this, &[]).is_none() {
+            if setup.call(scope, this, &[test]).is_none() {
                 let message = scope.exception().map(|e| e.to_rust_string_lossy(scope)).unwrap_or_default();
                 return Err(format!("the host's own JavaScript failed: {message}"));
             }
@@ -485,7 +497,10 @@ impl Isolate {
             }
             Ok((text, None)) => (text, None),
             Ok((_, Some(thrown))) if thrown.too_large => (None, Some(RunError::limit(Limit::State, &job.limits))),
-            Ok((text, Some(thrown))) => {
+            Ok((text, Some(mut thrown))) => {
+                if job.test {
+                    thrown.message = intercept::explained(thrown.message);
+                }
                 let error = classify(thrown, &source);
                 if error.severity == Severity::Fail {
                     let text = with_error(text.as_deref(), &job.step, &error);
@@ -698,6 +713,7 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         adaptors: specifiers.to_vec(),
         limits: Limits::default(),
         network: Network::Only(Vec::new()),
+        test: false,
         remove_from_state: Vec::new(),
     })
 }
