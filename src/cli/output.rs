@@ -17,6 +17,10 @@ pub enum Layout {
     Compact,
 }
 
+/// Containers nested deeper than this stay on one line: the indentation of a state nested a million deep would be
+/// terabytes of blanks.
+const MAX_INDENTED_DEPTH: usize = 100;
+
 /// Writes valid JSON text in the given layout, and a line end. Keys keep their order, numbers their digits.
 pub fn write_json(text: &str, layout: Layout, to: impl Write) -> io::Result<()> {
     let mut to = BufWriter::with_capacity(1 << 16, to);
@@ -24,7 +28,7 @@ pub fn write_json(text: &str, layout: Layout, to: impl Write) -> io::Result<()> 
     let mut depth = 0;
     let mut at = 0;
     let new_line = |to: &mut BufWriter<_>, depth: usize| -> io::Result<()> {
-        if layout == Layout::Pretty {
+        if layout == Layout::Pretty && depth <= MAX_INDENTED_DEPTH {
             to.write_all(b"\n")?;
             for _ in 0..depth {
                 to.write_all(b"  ")?;
@@ -52,8 +56,11 @@ pub fn write_json(text: &str, layout: Layout, to: impl Write) -> io::Result<()> 
                 new_line(&mut to, depth)?;
             }
             b'}' | b']' => {
+                // A container is closed the way it was opened.
+                if depth <= MAX_INDENTED_DEPTH {
+                    new_line(&mut to, depth - 1)?;
+                }
                 depth -= 1;
-                new_line(&mut to, depth)?;
                 to.write_all(&[byte])?;
             }
             b',' => {
