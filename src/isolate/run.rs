@@ -360,6 +360,8 @@ enum Interrupted {
     Exit(i32),
     Js(Box<JsError>),
     Thrown(Box<Thrown>),
+    /// Thrown while the modules were evaluated: there are no operations, and so no state.
+    Broken(Box<Thrown>),
     Host(String),
 }
 
@@ -513,6 +515,7 @@ impl Isolate {
             Err(Interrupted::Exit(code)) => (None, Some(RunError::exit(code))),
             Err(Interrupted::Js(error)) => (None, Some(self.rejected(&error, &source))),
             Err(Interrupted::Thrown(thrown)) => (None, Some(classify(*thrown, &source))),
+            Err(Interrupted::Broken(thrown)) => (None, Some(crashed(classify(*thrown, &source)))),
             Err(Interrupted::Host(message)) => {
                 (None, Some(RunError::new("ExecutionError", Severity::Exception, message)))
             }
@@ -522,12 +525,7 @@ impl Isolate {
     /// An error that escaped through the event loop: nobody awaited the promise that it rejected.
     fn rejected(&self, error: &JsError, source: &JobSource<'_>) -> RunError {
         let thrown = thrown_from(error);
-        let mut error = classify(thrown, source);
-        if error.severity == Severity::Fail {
-            error.subtype.get_or_insert_with(|| error.name.to_owned());
-            error.name = "RuntimeCrash";
-            error.severity = Severity::Crash;
-        }
+        let mut error = crashed(classify(thrown, source));
         error.message = format!("Unhandled promise rejection: {}", error.message);
         error
     }
@@ -553,7 +551,7 @@ impl Isolate {
         remove_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         if let Err(error) = evaluated {
             return Err(match error {
-                Interrupted::Js(error) => Interrupted::Thrown(Box::new(thrown_from(&error))),
+                Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
                 other => other,
             });
         }
@@ -561,9 +559,11 @@ impl Isolate {
         let start = Instant::now();
         let call = {
             let runtime = &mut self.worker.js_runtime;
-            let namespace = runtime
-                .get_module_namespace(id)
-                .map_err(|error| Interrupted::Host(error.to_string()))?;
+            let namespace = runtime.get_module_namespace(id).map_err(|error| match error.into_kind() {
+                // What a module throws while it is evaluated is kept for those who ask for its exports.
+                CoreErrorKind::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
+                error => Interrupted::Host(error.to_string()),
+            })?;
             let arguments = {
             deno_core::scope!(scope, runtime);
             let namespace: v8::Local<v8::Value> = v8::Local::new(scope, namespace).into();
@@ -659,6 +659,16 @@ impl Isolate {
         thrown.name = Some("ImportError".into());
         Interrupted::Thrown(Box::new(thrown))
     }
+}
+
+/// The same error where no state is left that a following step could use.
+fn crashed(mut error: RunError) -> RunError {
+    if error.severity == Severity::Fail {
+        error.subtype.get_or_insert_with(|| error.name.to_owned());
+        error.name = "RuntimeCrash";
+        error.severity = Severity::Crash;
+    }
+    error
 }
 
 /// Standard streams of a run: the process's own stay out of its reach.
