@@ -434,6 +434,7 @@ impl Isolate {
             let state = runtime.op_state();
             let mut state = state.borrow_mut();
             state.put(context);
+            state.put(buffers.clone());
             if let Some(pack) = pack {
                 state.put(PackInUse { pack, compiled: Vec::new() });
             }
