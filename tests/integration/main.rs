@@ -2,5 +2,7 @@
 //! and Deno's runtime once is enough.
 
 mod compile;
+mod http;
 mod install;
+mod support;
 mod v8_archive;
