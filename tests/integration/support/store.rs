@@ -4,6 +4,7 @@
 //! That lock holds language-mysql 4.1.3 with language-common 3.3.4 where it states 3.3.5, a release that is not
 //! everywhere to be had; nothing else in it was written by hand.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -12,13 +13,15 @@ use std::time::SystemTime;
 /// Everything in the lock.
 const ADAPTORS: &[&str] = &["collections", "common", "common@2.1.1", "fhir", "http", "mysql"];
 
-/// The store's directory, with all adaptors installed.
+/// The store's directory, with all adaptors installed: by the first test that asks, for all tests of all processes.
 pub fn store() -> &'static Path {
     static STORE: OnceLock<PathBuf> = OnceLock::new();
     STORE.get_or_init(|| {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("adaptors");
         let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/adaptors/fnhost.lock");
         std::fs::create_dir_all(&directory).unwrap();
+        let guard = File::create(directory.join("tests.lock")).unwrap();
+        guard.lock().unwrap();
         std::fs::copy(lock, directory.join("fnhost.lock")).unwrap();
         let program = env!("CARGO_BIN_EXE_fnhost");
         let output = Command::new(program)
