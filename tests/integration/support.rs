@@ -166,17 +166,22 @@ impl Ran {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.stdout, self.stderr))
     }
 
+    /// The final state of a run that completed.
+    #[track_caller]
+    pub fn completed(self) -> Value {
+        self.expect(0).state()
+    }
+
     /// `state.data` of a run that completed.
     #[track_caller]
     pub fn data(self) -> Value {
-        self.expect(0).state()["data"].take()
+        self.completed()["data"].take()
     }
 
     /// What a run of `job.js` that failed wrote to `state.errors`.
     #[track_caller]
     pub fn failure(self) -> Value {
-        let state = self.expect(1).state();
-        state["errors"]["job"].clone()
+        self.expect(1).state()["errors"]["job"].take()
     }
 
     /// The lines of a JSON log.
