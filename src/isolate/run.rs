@@ -1,21 +1,20 @@
 //! One run: create the isolate, load the module graph, reduce the operations, read the outcome, drop the isolate.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
 use deno_core::url::Url;
 use deno_core::{PollEventLoopOptions, v8};
-use deno_error::JsErrorBox;
 use deno_runtime::deno_io::{Stdio, StdioPipe};
 use deno_runtime::deno_os::{ExitCode, WatcherExitHandle, WatcherExited};
-use deno_runtime::deno_tls::{RootCertStoreProvider, rustls::RootCertStore};
 use deno_runtime::deno_web::{BlobStore, InMemoryBroadcastChannel};
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
+use super::authorities::Authorities;
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
 use super::intercept::{self, Request};
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
@@ -44,7 +43,7 @@ pub struct HostOptions {
 #[derive(Clone)]
 pub struct Host {
     packages: Arc<Packages>,
-    roots: Arc<Roots>,
+    authorities: Arc<Authorities>,
     /// Directory of packs on disk.
     pack_dir: Arc<PathBuf>,
     /// Sorted import specifiers → what is known of that set of adaptors.
@@ -168,43 +167,12 @@ impl RunContext {
     }
 }
 
-/// Certificate authorities, read on first use.
-struct Roots {
-    ca_file: Option<PathBuf>,
-    store: std::sync::OnceLock<Result<RootCertStore, String>>,
-}
-
-impl RootCertStoreProvider for Roots {
-    fn get_or_try_init(&self) -> Result<&RootCertStore, JsErrorBox> {
-        self.store
-            .get_or_init(|| {
-                let mut store = deno_runtime::deno_tls::create_default_root_cert_store();
-                if let Some(path) = &self.ca_file {
-                    add_certificates(&mut store, path)?;
-                }
-                Ok(store)
-            })
-            .as_ref()
-            .map_err(|error| JsErrorBox::generic(error.clone()))
-    }
-}
-
-fn add_certificates(store: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    use deno_runtime::deno_tls::rustls::pki_types::{CertificateDer, pem::PemObject};
-    let failed = |error: &dyn std::fmt::Display| format!("cannot use certificate file {}: {error}", path.display());
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))? {
-        let certificate = certificate.map_err(|error| failed(&error))?;
-        store.add(certificate).map_err(|error| failed(&error))?;
-    }
-    Ok(())
-}
-
 impl Host {
     pub fn new(options: HostOptions) -> Self {
         Self {
             packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
             pack_dir: Arc::new(options.store.join("node_modules/.fnhost/packs")),
-            roots: Arc::new(Roots { ca_file: options.ca_file, store: std::sync::OnceLock::new() }),
+            authorities: Arc::new(Authorities::new(options.ca_file)),
             adaptors: Arc::default(),
         }
     }
@@ -401,7 +369,7 @@ impl Isolate {
             node_services: Some(host.packages.node_services()),
             npm_process_state_provider: None,
             permissions: permissions::container(host.packages.readable(), network)?,
-            root_cert_store_provider: Some(host.roots.clone()),
+            root_cert_store_provider: Some(host.authorities.clone()),
             fetch_dns_resolver: Default::default(),
             shared_array_buffer_store: None,
             compiled_wasm_module_store: None,
@@ -487,6 +455,7 @@ impl Isolate {
             compiled: &job.compiled,
             prelude: self.prelude,
             local: self.packages.local(),
+            network: &job.network,
         };
         // A limit explains whatever else was observed after it.
         let outcome = match self.tripwire.tripped() {
