@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{Limit, Limits, MIB};
 use super::packages::LocalAdaptor;
+use super::permissions::{self, Network};
 use crate::compile::Compiled;
 
 /// How bad an error is. `Fail` leaves a state that a following step may use; the rest end the run.
@@ -179,7 +180,7 @@ pub(super) fn classify(thrown: Thrown, job: &JobSource<'_>) -> RunError {
         ("JobError", Severity::Fail, None)
     };
 
-    let mut error = RunError::new(class, severity, thrown.message);
+    let mut error = RunError::new(class, severity, permissions::reword(&thrown.message, job.network));
     error.subtype = subtype.filter(|subtype| !subtype.is_empty());
     error.details = match thrown.details {
         Some(serde_json::Value::Object(mut details)) => {
@@ -215,6 +216,8 @@ pub(super) struct JobSource<'a> {
     pub prelude: u32,
     /// Adaptors outside the store: their frames count as an adaptor's.
     pub local: &'a [LocalAdaptor],
+    /// What the run may connect to.
+    pub network: &'a Network,
 }
 
 impl JobSource<'_> {
