@@ -135,7 +135,10 @@ mod tests {
     #[test]
     fn secrets_are_found_the_way_they_travel() {
         let key = "-----BEGIN KEY-----\nMIIabc\n-----END KEY-----";
-        assert_eq!(hide(json!({ "key": key }), r#"{"key":"-----BEGIN KEY-----\nMIIabc\n-----END KEY-----"}"#), r#"{"key":"***"}"#);
+        assert_eq!(
+            hide(json!({ "key": key }), r#"{"key":"-----BEGIN KEY-----\nMIIabc\n-----END KEY-----"}"#),
+            r#"{"key":"***"}"#
+        );
         assert_eq!(hide(json!({ "key": key }), "line: MIIabc"), "line: ***");
         assert_eq!(hide(json!({ "key": "a\"b\"c" }), r#""a\"b\"c""#), r#""***""#);
         let basic = json!({ "username": "jo", "password": "p4ss" });
