@@ -1,18 +1,36 @@
 //! The command line: one file per command, each with its `Args` and a `run`.
 //!
-//! stdout carries data (a state, a compiled module); everything a person reads goes to stderr.
+//! stdout carries data (a state, a compiled module); everything a person reads goes to stderr. What is declared here
+//! once gives the parser, `--help`, the manual (`fnhost man`) and the completions of shells.
 
 pub mod compile;
+pub mod completions;
+pub mod execute;
+pub mod exit;
+mod input;
 pub mod install;
+mod interrupt;
+pub mod log;
+pub mod man;
+mod output;
+mod prepare;
+mod quantity;
+mod report;
 pub mod run;
+mod secrets;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Runs OpenFn jobs in V8 isolates: one program, no Node.
+/// Runs OpenFn jobs in V8 isolates: one program, no Node
+///
+/// A job is a short JavaScript file of operations, written against one or more adaptors, which are npm packages. fnhost
+/// installs the adaptors, compiles the job, and runs it in an isolate of its own, within limits: it sees its state, its
+/// adaptors and the network, and nothing of this machine.
 #[derive(Parser, Debug)]
-#[command(name = "fnhost", version, propagate_version = true)]
+#[command(name = "fnhost", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -20,16 +38,68 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    Compile(compile::Args),
-    Install(install::Args),
     Run(run::Args),
+    Install(install::Args),
+    Compile(compile::Args),
+    Execute(execute::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
+
+const AFTER_HELP: &str = "\
+Examples:
+  fnhost run job.js -a http -s state.json        run a job, print its final state
+  fnhost run job.js -a http -c credential.yaml -o out.json
+  fnhost install http@7 common                   install adaptors beforehand
+
+More: fnhost --help, fnhost run --help, man pages with fnhost man.";
+
+const AFTER_LONG_HELP: &str = "\
+Examples:
+  Run a job against the http adaptor, which is installed on first use; the final state goes to stdout:
+    fnhost run job.js -a http -s state.json
+
+  The same with a credential, which never shows up in the state or the log:
+    fnhost run job.js -a http -s state.json -c credential.yaml -o out.json
+
+  See what a job becomes:
+    fnhost compile job.js -a http
+
+Where to read on:
+  fnhost run --help        options, limits and exit codes of a run
+  fnhost install --help    versions, the lockfile, private registries
+  fnhost execute --help    for scripts that call the `core` command of @openfn/core
+  fnhost man --out DIR     all of this as manual pages
+
+Environment:
+  FNHOST_REPO_DIR                      where adaptors are installed, as --repo-dir
+  NODE_EXTRA_CA_CERTS, SSL_CERT_FILE   certificate authorities to trust besides the usual ones (PEM)
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY    proxies for installing adaptors
+  OPENFN_LOG_JSON                      print logs as JSON, as --log-json
+  NO_COLOR                             no colours
+  XDG_DATA_HOME, XDG_CACHE_HOME        where adaptors and downloads go outside a project
+A job sees none of these, nor any other variable.";
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Compile(args) => compile::run(args),
-        Command::Install(args) => install::run(args),
+    let command = Cli::parse().command;
+    interrupt::end_on_signals();
+    match command {
         Command::Run(args) => run::run(args),
+        Command::Install(args) => install::run(args),
+        Command::Compile(args) => compile::run(args),
+        Command::Execute(args) => execute::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use deno_core::url::Url;
 use serde::{Deserialize, Serialize};
 
 use super::limits::{Limit, Limits, MIB};
+use super::packages::LocalAdaptor;
 use crate::compile::Compiled;
 
 /// How bad an error is. `Fail` leaves a state that a following step may use; the rest end the run.
@@ -211,6 +213,8 @@ pub(super) struct JobSource<'a> {
     pub compiled: &'a Compiled,
     /// Columns that the host put before the first line of the compiled module.
     pub prelude: u32,
+    /// Adaptors outside the store: their frames count as an adaptor's.
+    pub local: &'a [LocalAdaptor],
 }
 
 impl JobSource<'_> {
@@ -238,7 +242,7 @@ impl JobSource<'_> {
                 Some((line, column)) => Place::Job { line, column },
                 None => Place::Host,
             }
-        } else if let Some(path) = adaptor_path(url) {
+        } else if let Some(path) = adaptor_path(url).or_else(|| self.local_path(url)) {
             Place::Adaptor(format!("{path}:{line}:{column}"))
         } else if url.starts_with("file:") {
             Place::Package
@@ -246,6 +250,15 @@ impl JobSource<'_> {
             Place::Host
         };
         Some(Frame { function: function.to_owned(), place })
+    }
+
+    /// `@openfn/language-x/index.js` out of the URL of a local adaptor's own file.
+    fn local_path(&self, url: &str) -> Option<String> {
+        let path = Url::parse(url).ok()?.to_file_path().ok()?;
+        self.local.iter().find_map(|adaptor| {
+            let file = path.strip_prefix(&adaptor.dir).ok()?;
+            (!file.starts_with("node_modules")).then(|| format!("{}/{}", adaptor.specifier, file.display()))
+        })
     }
 }
 

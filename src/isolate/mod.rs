@@ -16,5 +16,6 @@ mod run;
 
 pub use error::{Position, RunError, Severity};
 pub use limits::{Limit, Limits, MIB, MIN_HEAP};
+pub use packages::LocalAdaptor;
 pub use permissions::Network;
 pub use run::{Host, HostOptions, Job, LogLine, LogSink, Outcome, RunStats};

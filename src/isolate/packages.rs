@@ -67,10 +67,20 @@ impl From<ModuleKind> for ModuleType {
     }
 }
 
-/// The packages under one adaptor store.
+/// An adaptor that lies outside the store, named by its path: one that somebody is working on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalAdaptor {
+    /// What a job imports.
+    pub specifier: String,
+    /// The package's directory.
+    pub dir: PathBuf,
+}
+
+/// The packages under one adaptor store, and adaptors beside it.
 pub struct Packages {
     /// Directory whose `node_modules` a job's bare imports are looked up in.
     root: PathBuf,
+    local: Vec<LocalAdaptor>,
     /// Directories files may be loaded from, links resolved.
     readable: Vec<PathBuf>,
     resolver: Arc<Resolver>,
@@ -87,12 +97,20 @@ pub struct Packages {
 const MAX_REQUIRED: usize = 50_000;
 
 impl Packages {
-    /// Services for the store at `root`. `local` are directories of adaptors given by path.
-    pub fn new(root: &Path, local: &[PathBuf]) -> Self {
+    /// Services for the store at `root` and the adaptors of `local`, which win over the store's.
+    pub fn new(root: &Path, local: &[LocalAdaptor]) -> Self {
         let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let root = canonical(root);
+        let local: Vec<LocalAdaptor> = local
+            .iter()
+            .map(|adaptor| LocalAdaptor { dir: canonical(&adaptor.dir), ..adaptor.clone() })
+            .collect();
+        // A local adaptor finds its dependencies where Node would: in any `node_modules` above it.
         let readable = std::iter::once(root.join("node_modules"))
-            .chain(local.iter().map(|dir| canonical(dir)))
+            .chain(local.iter().flat_map(|adaptor| {
+                let above = adaptor.dir.ancestors().skip(1).map(|dir| dir.join("node_modules"));
+                std::iter::once(adaptor.dir.clone()).chain(above.filter(|dir| dir.is_dir()))
+            }))
             .collect();
         let node_sys = NodeResolutionSys::new(RealSys, Some(Arc::new(NodeResolutionThreadLocalCache)));
         let pkg_json = Arc::new(PackageJsonResolver::new(RealSys, Some(Arc::new(PackageJsonThreadLocalCache))));
@@ -144,6 +162,7 @@ impl Packages {
         let loader = NpmModuleLoader::new(tracker.clone(), in_npm, translator, RealSys);
         Self {
             root,
+            local,
             readable,
             resolver,
             pkg_json,
@@ -186,8 +205,32 @@ impl Packages {
         self.readable.iter().any(|dir| path.starts_with(dir))
     }
 
-    /// Resolves a package a job names, as if from a file in the store's root.
+    /// The adaptors outside the store.
+    pub fn local(&self) -> &[LocalAdaptor] {
+        &self.local
+    }
+
+    /// Resolves a package a job names: a local adaptor, or as if from a file in the store's root.
     pub fn resolve_for_job(&self, specifier: &str) -> Result<Url, JsErrorBox> {
+        for adaptor in &self.local {
+            let subpath = match specifier.strip_prefix(adaptor.specifier.as_str()) {
+                Some("") => None,
+                Some(rest) if rest.starts_with('/') => Some(&rest[1..]),
+                _ => continue,
+            };
+            return self
+                .resolver
+                .resolve_package_subpath_from_deno_module(
+                    &adaptor.dir,
+                    subpath,
+                    None,
+                    ResolutionMode::Import,
+                    NodeResolutionKind::Execution,
+                )
+                .map_err(JsErrorBox::from_err)?
+                .into_url()
+                .map_err(JsErrorBox::from_err);
+        }
         let referrer = Url::from_file_path(self.root.join("job.mjs"))
             .map_err(|()| JsErrorBox::generic("the store's path is not absolute"))?;
         self.resolve(specifier, &referrer)

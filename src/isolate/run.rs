@@ -21,7 +21,7 @@ use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::ops::{self, PackInUse};
 use super::pack::{self, Pack};
-use super::packages::Packages;
+use super::packages::{LocalAdaptor, Packages};
 use super::permissions::{self, Network};
 use crate::compile::{self, Compiled, Dialect};
 
@@ -33,8 +33,8 @@ const STACK_SIZE: usize = 8 << 20;
 pub struct HostOptions {
     /// Directory that holds `node_modules`.
     pub store: PathBuf,
-    /// Directories of adaptors given by path, outside the store.
-    pub local_adaptors: Vec<PathBuf>,
+    /// Adaptors outside the store.
+    pub local_adaptors: Vec<LocalAdaptor>,
     /// PEM file of further certificate authorities to trust.
     pub ca_file: Option<PathBuf>,
 }
@@ -208,7 +208,7 @@ impl Host {
         }
         Packages::refresh();
         let file = self.pack_dir.join(format!("{}.pack", file_name(&key)));
-        let set = match pack::load(&file) {
+        let set = match pack::load(&file).filter(|pack| self.is_current(pack)) {
             Some(pack) => AdaptorSet {
                 exports: pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect(),
                 unpacked: None,
@@ -227,6 +227,15 @@ impl Host {
         let set = Arc::new(set);
         self.adaptors.lock().expect("adaptor sets").insert(key, set.clone());
         Ok(set)
+    }
+
+    /// Whether the pack's adaptors are those that its specifiers lead to now: an install may have changed the default
+    /// version, and a local adaptor may lie elsewhere.
+    fn is_current(&self, pack: &Pack) -> bool {
+        pack.entries.iter().all(|(specifier, entry)| {
+            let now = self.packages.resolve_for_job(specifier).ok().and_then(|url| url.to_file_path().ok());
+            now.is_some() && now.as_ref() == pack.modules.get(entry.module as usize).map(|module| &module.path)
+        })
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.
@@ -341,6 +350,7 @@ struct Isolate {
     worker: MainWorker,
     tripwire: Arc<Tripwire>,
     buffers: Arc<BufferAccount>,
+    packages: Arc<Packages>,
     job_url: Url,
     prelude: u32,
     run: v8::Global<v8::Function>,
@@ -446,7 +456,15 @@ impl Isolate {
                 return Err(format!("the host's own JavaScript failed: {message}"));
             }
         }
-        Ok(Self { worker, tripwire, buffers, job_url, prelude: prelude.len() as u32, run })
+        Ok(Self {
+            worker,
+            tripwire,
+            buffers,
+            packages: host.packages.clone(),
+            job_url,
+            prelude: prelude.len() as u32,
+            run,
+        })
     }
 
     fn harvest(&mut self) {
@@ -465,6 +483,7 @@ impl Isolate {
             source: &job.source,
             compiled: &job.compiled,
             prelude: self.prelude,
+            local: self.packages.local(),
         };
         // A limit explains whatever else was observed after it.
         let outcome = match self.tripwire.tripped() {
