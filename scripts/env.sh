@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The environment of every build. Sourced by the other scripts; for cargo by hand: source scripts/env.sh
+# The environment of every build. Sourced by the other scripts; for cargo by hand, in bash: source scripts/env.sh
 #
 # Two things live outside the clone, so that the dependencies (about 940 crates and V8, a quarter of an hour and
 # more) are compiled once per machine and not once per clone:

@@ -27,13 +27,13 @@ install_packages() {
   local purpose=$1 missing
   shift
   if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-    say "No apt-get here. $purpose needs what Debian packages as: $*. Going on as if it were there."
+    say "No apt-get here. Needed for $purpose, as Debian names it: $*. Going on as if it were there."
     return
   fi
   mapfile -t missing < <(missing_packages "$@")
   [ "${#missing[@]}" -gt 0 ] || return 0
   if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
-    die "$purpose needs packages that only root can install. Have root run this, then try again:
+    die "packages for $purpose are missing, and only root can install them. Have root run this, then try again:
     apt-get update && apt-get install --no-install-recommends ${missing[*]}"
   fi
   say "Installing for $purpose: ${missing[*]}"

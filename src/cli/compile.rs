@@ -107,7 +107,12 @@ fn compile_job(args: &Args, exports: impl Fn(&str) -> Option<Vec<String>>) -> Re
         .adaptors
         .iter()
         .zip(given.map(Some).chain(std::iter::repeat(None)))
-        .map(|(adaptor, given)| (specifier(adaptor), given.unwrap_or_else(|| exports(adaptor))))
+        .map(|(adaptor, given)| {
+            (
+                specifier(adaptor),
+                given.unwrap_or_else(|| exports(adaptor)),
+            )
+        })
         .collect();
     let adaptors: Vec<Adaptor> = adaptors
         .iter()
@@ -132,7 +137,10 @@ fn compile_job(args: &Args, exports: impl Fn(&str) -> Option<Vec<String>>) -> Re
                 write(path, &map)?;
                 path.to_string_lossy().into_owned()
             }
-            None => format!("data:application/json;base64,{}", BASE64_STANDARD.encode(map)),
+            None => format!(
+                "data:application/json;base64,{}",
+                BASE64_STANDARD.encode(map)
+            ),
         };
         if !code.ends_with('\n') {
             code.push('\n');
@@ -145,10 +153,12 @@ fn compile_job(args: &Args, exports: impl Fn(&str) -> Option<Vec<String>>) -> Re
     }
     match &args.output {
         Some(path) => write(path, &code),
-        None => io::stdout().write_all(code.as_bytes()).map_err(|source| Error::Write {
-            path: "stdout".into(),
-            source,
-        }),
+        None => io::stdout()
+            .write_all(code.as_bytes())
+            .map_err(|source| Error::Write {
+                path: "stdout".into(),
+                source,
+            }),
     }
 }
 
@@ -174,7 +184,10 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
 
 /// `get, post`, or `*` for "not known".
 fn listed(names: &str) -> Option<Vec<String>> {
-    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let names = names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
     let names: Vec<String> = names.map(str::to_owned).collect();
     (names != ["*"]).then_some(names)
 }
@@ -202,7 +215,13 @@ mod tests {
 
     #[test]
     fn adaptors_have_short_names() {
-        for short in ["http", "http@7.2.0", "language-http", "@openfn/language-http@latest", "http=/some/path@x"] {
+        for short in [
+            "http",
+            "http@7.2.0",
+            "language-http",
+            "@openfn/language-http@latest",
+            "http=/some/path@x",
+        ] {
             assert_eq!(specifier(short), "@openfn/language-http");
         }
         assert_eq!(specifier("@other/adaptor"), "@other/adaptor");

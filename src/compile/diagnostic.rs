@@ -59,7 +59,12 @@ impl Problem {
 }
 
 impl CompileError {
-    pub(super) fn new(file_name: &str, source: &str, lines: &Lines, mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(
+        file_name: &str,
+        source: &str,
+        lines: &Lines,
+        mut problems: Vec<Problem>,
+    ) -> Self {
         problems.sort();
         problems.dedup();
         let file_name: Arc<str> = file_name.into();
@@ -168,11 +173,9 @@ impl Snippet {
             text.push(c);
             match (marked, c) {
                 (false, '\t') => carets.push('\t'),
-                (_, c) => {
-                    for _ in 0..columns(c) {
-                        carets.push(if marked { '^' } else { ' ' });
-                    }
-                }
+                (false, c) => carets.extend(std::iter::repeat_n(' ', columns(c))),
+                // An invisible character can be the very problem.
+                (true, c) => carets.extend(std::iter::repeat_n('^', columns(c).max(1))),
             }
         }
         if last < total {

@@ -34,14 +34,25 @@ impl Prelude {
         };
         let mut problems = Vec::new();
         let mut undeclared = Vec::new();
-        for FreeName { name, needed, assigned } in &walk.free {
+        for FreeName {
+            name,
+            needed,
+            assigned,
+        } in &walk.free
+        {
             let meaning = vocabulary.meaning(name);
             match (meaning, *assigned, *needed) {
                 (Meaning::Global, ..) => {}
                 (Meaning::Adaptor(index), Some(range), _) if adaptors[index].exports.is_some() => {
-                    problems.push(names::assigned_import(name, range, adaptors[index].specifier));
+                    problems.push(names::assigned_import(
+                        name,
+                        range,
+                        adaptors[index].specifier,
+                    ));
                 }
-                (Meaning::Runtime, Some(range), _) => problems.push(names::assigned_import(name, range, RUNTIME)),
+                (Meaning::Runtime, Some(range), _) => {
+                    problems.push(names::assigned_import(name, range, RUNTIME))
+                }
                 (Meaning::Adaptor(_) | Meaning::Nothing, Some(range), _) => match dialect {
                     Dialect::Script => prelude.variables.push(name.clone()),
                     Dialect::Module => problems.push(names::undeclared_assignment(name, range)),
@@ -64,11 +75,9 @@ impl Prelude {
         }
         if !undeclared.is_empty() {
             let declared = declared_names(walk);
-            problems.extend(
-                undeclared
-                    .iter()
-                    .map(|(name, range): &(Atom, Range)| names::undeclared(name, *range, vocabulary, &declared)),
-            );
+            problems.extend(undeclared.iter().map(|(name, range): &(Atom, Range)| {
+                names::undeclared(name, *range, vocabulary, &declared)
+            }));
         }
         walk.problems.extend(problems);
         prelude
@@ -80,7 +89,11 @@ impl Prelude {
         let mut parts = Vec::new();
         for (adaptor, names) in adaptors.iter().zip(&self.from_adaptors) {
             if !names.is_empty() {
-                parts.push(format!("import {{ {} }} from {};", listed(names), quoted(adaptor.specifier)));
+                parts.push(format!(
+                    "import {{ {} }} from {};",
+                    listed(names),
+                    quoted(adaptor.specifier)
+                ));
             }
         }
         // The adaptor's `execute` reaches the runtime this way. Names that two `export *` have in common belong to neither,
@@ -89,9 +102,18 @@ impl Prelude {
             parts.push(format!("export * from {};", quoted(adaptor.specifier)));
         }
         let defer = walk.defer.iter().map(|local| format!("defer as {local}"));
-        let lent: Vec<String> = self.from_runtime.iter().map(Atom::to_string).chain(defer).collect();
+        let lent: Vec<String> = self
+            .from_runtime
+            .iter()
+            .map(Atom::to_string)
+            .chain(defer)
+            .collect();
         if !lent.is_empty() {
-            parts.push(format!("import {{ {} }} from {};", lent.join(", "), quoted(RUNTIME)));
+            parts.push(format!(
+                "import {{ {} }} from {};",
+                lent.join(", "),
+                quoted(RUNTIME)
+            ));
         }
         if !self.variables.is_empty() {
             parts.push(format!("let {};", listed(&self.variables)));
@@ -102,7 +124,11 @@ impl Prelude {
 
 /// The names of the job's top level, sorted: the order of a hash map must not show in messages.
 fn declared_names(walk: &Walk) -> Vec<Atom> {
-    let mut names: Vec<Atom> = walk.scopes.iter().flat_map(|scope| scope.keys().cloned()).collect();
+    let mut names: Vec<Atom> = walk
+        .scopes
+        .iter()
+        .flat_map(|scope| scope.keys().cloned())
+        .collect();
     names.sort();
     names
 }

@@ -5,8 +5,8 @@
 //!
 //! Which call is the operation is the whole question. Wrapping the argument of the *nearest* call breaks
 //! `fn(Object.values($.items).length)` and `log($.name.toUpperCase())`: the state would arrive at a function that wants a
-//! value. So calls that make no operation (methods, built-ins, functions of the job, value helpers of adaptors) are passed,
-//! and the argument of the innermost call that does make one is wrapped.
+//! value. So calls that make no operation (methods, built-ins, value helpers of adaptors and of the job) are passed, and the
+//! argument of the innermost call that does make one is wrapped.
 
 use deno_ast::swc::ast::*;
 use deno_ast::swc::common::Spanned;
@@ -125,7 +125,8 @@ impl Walk<'_> {
     /// makes an operation. A statement that is an operation without such a call (a function of the job) lends its outermost.
     fn enclosing_argument(&mut self, statement: StatementKind) -> Option<&mut Argument> {
         let argument = |frame: &Frame| matches!(frame, Frame::Argument(_));
-        let of_operation = |frame: &Frame| matches!(frame, Frame::Argument(argument) if argument.of_operation);
+        let of_operation =
+            |frame: &Frame| matches!(frame, Frame::Argument(argument) if argument.of_operation);
         let index = self.frames.iter().rposition(of_operation).or_else(|| {
             (statement == StatementKind::Operation)
                 .then(|| self.frames.iter().position(argument))
@@ -151,7 +152,11 @@ impl Walk<'_> {
             }
             return;
         }
-        let arrow = if awaits { "async state => " } else { "state => " };
+        let arrow = if awaits {
+            "async state => "
+        } else {
+            "state => "
+        };
         // After an arrow, a brace would open a body.
         let in_parentheses = range.text(self.source).starts_with('{');
         let (before, after) = if in_parentheses {

@@ -54,7 +54,8 @@ impl Lines {
 
     /// The text of a line (counted from 0), without what ends it.
     pub(super) fn line<'t>(&self, text: &'t str, line: u32) -> &'t str {
-        slice(text, self.start(text, line), self.start(text, line + 1)).trim_end_matches(is_line_end)
+        slice(text, self.start(text, line), self.start(text, line + 1))
+            .trim_end_matches(is_line_end)
     }
 }
 

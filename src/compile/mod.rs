@@ -15,6 +15,7 @@
 
 mod diagnostic;
 mod edit;
+mod helpers;
 mod imports;
 mod lazy_state;
 mod lines;
@@ -22,6 +23,8 @@ mod names;
 mod operations;
 mod parse;
 mod promises;
+#[cfg(test)]
+mod robustness;
 mod scope;
 mod source_map;
 mod stack;
@@ -107,14 +110,22 @@ pub struct Operation {
 /// All the problems of the job: its syntax errors, or, if it has none, everything else that is wrong with it.
 pub fn compile(source: &str, options: &Options) -> Result<Compiled, CompileError> {
     // Editors do not count a byte order mark, so neither do messages and maps.
-    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    let source = source.trim_start_matches('\u{feff}');
     stack::with_room_for(source, || compile_with_room(source, options)).unwrap_or_else(|no_room| {
         let problem = match no_room {
             NoRoom::TooLarge => Problem::new(Range::new(0, 0), "the job is too large to compile")
                 .help("move the data in it to the state, or to a collection"),
-            NoRoom::OutOfMemory => Problem::new(Range::new(0, 0), "there is not enough memory to compile the job"),
+            NoRoom::OutOfMemory => Problem::new(
+                Range::new(0, 0),
+                "there is not enough memory to compile the job",
+            ),
         };
-        Err(CompileError::new(options.file_name, source, &Lines::new(source), vec![problem]))
+        Err(CompileError::new(
+            options.file_name,
+            source,
+            &Lines::new(source),
+            vec![problem],
+        ))
     })
 }
 
@@ -125,6 +136,7 @@ fn compile_with_room(source: &str, options: &Options) -> Result<Compiled, Compil
     let vocabulary = Vocabulary::new(options.adaptors, options.extra_globals);
 
     let mut walk = Walk::new(&parsed.text, &vocabulary, &parsed.module);
+    helpers::find_operation_makers(&mut walk, &parsed.module);
     let plan = Plan::new(&mut walk, &parsed.module);
     plan.walk(&mut walk);
     let prelude = Prelude::new(&mut walk, options.dialect);

@@ -57,14 +57,18 @@ enum DefaultExport<'m> {
 impl<'m> DefaultExport<'m> {
     fn of(module: &'m Module) -> Self {
         let written = module.body.iter().find_map(|item| match item {
-            ModuleItem::ModuleDecl(ModuleDecl::ExportDefaultExpr(export)) => Some(match export.expr.unwrap_parens() {
-                Expr::Array(array) => Self::Array(array),
-                _ => Self::Other,
-            }),
-            ModuleItem::ModuleDecl(ModuleDecl::ExportDefaultDecl(_)) => Some(Self::Other),
-            ModuleItem::ModuleDecl(ModuleDecl::ExportNamed(export)) => {
-                export.specifiers.iter().any(exports_default).then_some(Self::Other)
+            ModuleItem::ModuleDecl(ModuleDecl::ExportDefaultExpr(export)) => {
+                Some(match export.expr.unwrap_parens() {
+                    Expr::Array(array) => Self::Array(array),
+                    _ => Self::Other,
+                })
             }
+            ModuleItem::ModuleDecl(ModuleDecl::ExportDefaultDecl(_)) => Some(Self::Other),
+            ModuleItem::ModuleDecl(ModuleDecl::ExportNamed(export)) => export
+                .specifiers
+                .iter()
+                .any(exports_default)
+                .then_some(Self::Other),
             _ => None,
         });
         written.unwrap_or(Self::None)
@@ -74,7 +78,9 @@ impl<'m> DefaultExport<'m> {
 /// `export { x as default }`
 fn exports_default(specifier: &ExportSpecifier) -> bool {
     match specifier {
-        ExportSpecifier::Named(named) => matches!(&named.exported, Some(name) if &**name.atom() == "default"),
+        ExportSpecifier::Named(named) => {
+            matches!(&named.exported, Some(name) if &**name.atom() == "default")
+        }
         ExportSpecifier::Namespace(namespace) => &**namespace.name.atom() == "default",
         ExportSpecifier::Default(_) => false,
     }
@@ -88,7 +94,9 @@ impl<'m> Plan<'m> {
         for item in &module.body {
             let fate = match item {
                 ModuleItem::Stmt(Stmt::Empty(_)) => Fate::Empty,
-                ModuleItem::Stmt(Stmt::Expr(statement)) if !matches!(default_export, DefaultExport::Other) => {
+                ModuleItem::Stmt(Stmt::Expr(statement))
+                    if !matches!(default_export, DefaultExport::Other) =>
+                {
                     refuse_bare_function(walk, &statement.expr);
                     match Operations::of(walk, &statement.expr) {
                         Some(operations) => Fate::Operations(operations),
@@ -158,7 +166,8 @@ impl<'m> Plan<'m> {
             DefaultExport::None | DefaultExport::Other => Vec::new(),
         };
         let added = self.statements.iter().filter_map(Statement::operations);
-        let added = added.flat_map(|operations| operations.calls.iter().map(|&(call, _)| Some(call)));
+        let added =
+            added.flat_map(|operations| operations.calls.iter().map(|&(call, _)| Some(call)));
         let mut operations = Vec::new();
         for (order, expression) in (1..).zip(written.into_iter().chain(added)) {
             if let Some(call) = expression.map(awaited)
@@ -183,8 +192,12 @@ impl<'m> Plan<'m> {
         let mut layout = Vec::new();
         let mut head = 0;
         if self.hashbang > 0 {
-            let line_end = if source[self.hashbang as usize..].starts_with("\r\n") { 2 } else { 1 };
-            head = (self.hashbang + line_end).min(end);
+            let line_end = match source[self.hashbang as usize..].chars().next() {
+                Some('\r') if source[self.hashbang as usize..].starts_with("\r\n") => 2,
+                Some(c) => c.len_utf8() as u32,
+                None => 0,
+            };
+            head = self.hashbang + line_end;
             layout.push(Piece::Source(Range::new(0, head)));
             if head == self.hashbang {
                 layout.push(Piece::text("\n"));
@@ -192,7 +205,9 @@ impl<'m> Plan<'m> {
         }
         if !prelude.is_empty() {
             layout.push(Piece::text(prelude));
-            layout.push(Piece::text(" "));
+            if !source[head as usize..].starts_with(is_line_end) {
+                layout.push(Piece::text(" "));
+            }
         }
         layout.push(Piece::Source(Range::new(head, end)));
         match &self.default_export {
@@ -200,16 +215,27 @@ impl<'m> Plan<'m> {
             DefaultExport::Array(array) => self.add_to(walk, array),
             DefaultExport::None => {
                 let stays = |statement: &Statement| matches!(statement.fate, Fate::Stays(_));
-                let first_after = self.statements.iter().rposition(stays).map_or(0, |last| last + 1);
+                let first_after = self
+                    .statements
+                    .iter()
+                    .rposition(stays)
+                    .map_or(0, |last| last + 1);
                 let in_place = &self.statements[first_after..];
-                if in_place.iter().any(|statement| statement.operations().is_some()) {
+                if in_place
+                    .iter()
+                    .any(|statement| statement.operations().is_some())
+                {
                     let moved = self.take_out(walk, first_after, true);
                     export_in_place(walk, in_place, moved);
                 } else {
                     let moved = self.take_out(walk, first_after, false);
                     let ends_line = source.ends_with(is_line_end);
                     let new_line = head < end && !ends_line;
-                    layout.push(Piece::text(if new_line { "\nexport default [" } else { "export default [" }));
+                    layout.push(Piece::text(if new_line {
+                        "\nexport default ["
+                    } else {
+                        "export default ["
+                    }));
                     layout.extend(moved);
                     layout.push(Piece::text(if ends_line { "];\n" } else { "];" }));
                 }
@@ -226,9 +252,14 @@ impl<'m> Plan<'m> {
         let last = self.statements[..until].iter().rposition(operations);
         let mut elements = Vec::new();
         for (index, statement) in self.statements[..until].iter().enumerate() {
-            let Some(operations) = statement.operations() else { continue };
+            let Some(operations) = statement.operations() else {
+                continue;
+            };
             let before = index.checked_sub(1).map(|before| &self.statements[before]);
-            let gap = Range::new(before.map_or(self.hashbang, |before| before.range.hi), statement.range.lo);
+            let gap = Range::new(
+                before.map_or(self.hashbang, |before| before.range.hi),
+                statement.range.lo,
+            );
             let moved = Range::new(
                 trivia::attached_from(source, gap),
                 trivia::trailing_comment(source, statement.range.hi),
@@ -237,8 +268,15 @@ impl<'m> Plan<'m> {
             let runs_on = before.is_some_and(|before| {
                 matches!(before.fate, Fate::Stays(_)) && !before.range.text(source).ends_with(';')
             });
-            let leaving = if runs_on { vec![Piece::text(";")] } else { Vec::new() };
+            let leaving = if runs_on {
+                vec![Piece::text(";")]
+            } else {
+                Vec::new()
+            };
             walk.edits.move_away(moved, leaving);
+            if elements.is_empty() && moved.lo < statement.range.lo {
+                elements.push(Piece::text("\n"));
+            }
 
             let is_last = !more_follow && last == Some(index);
             statement.end_with(walk, operations, if is_last { "" } else { "," });
@@ -259,7 +297,11 @@ impl<'m> Plan<'m> {
         }
         if let Some(Some(last)) = array.elems.last() {
             let after = trivia::skip(walk.source, Range::from(last.span()).hi);
-            let comma = if walk.source[after as usize..].starts_with(',') { " " } else { ", " };
+            let comma = if walk.source[after as usize..].starts_with(',') {
+                " "
+            } else {
+                ", "
+            };
             elements.insert(0, Piece::text(comma));
         }
         let close = Range::from(array.span).hi - 1;
@@ -272,17 +314,25 @@ fn export_in_place(walk: &mut Walk, statements: &[Statement], moved: Vec<Piece>)
     let mut before = vec![Piece::text("export default [")];
     before.extend(moved);
     let mut before = Some(before);
-    let last = statements.iter().rposition(|statement| statement.operations().is_some());
+    let last = statements
+        .iter()
+        .rposition(|statement| statement.operations().is_some());
     for (index, statement) in statements.iter().enumerate() {
         match &statement.fate {
             Fate::Operations(operations) => {
-                statement.end_with(walk, operations, if last == Some(index) { "];" } else { "," });
+                statement.end_with(
+                    walk,
+                    operations,
+                    if last == Some(index) { "];" } else { "," },
+                );
                 if let Some(before) = before.take() {
                     walk.edits.wrap(operations.expression, before, Vec::new());
                 }
             }
             // Within the array, a lone semicolon would be an error.
-            Fate::Empty if before.is_none() && Some(index) < last => walk.edits.replace(statement.range, Vec::new()),
+            Fate::Empty if before.is_none() && Some(index) < last => {
+                walk.edits.replace(statement.range, Vec::new())
+            }
             Fate::Empty | Fate::Stays(_) => {}
         }
     }
@@ -303,7 +353,8 @@ impl<'m> Statement<'m> {
         if semicolon.text(walk.source) == ";" {
             walk.edits.replace(semicolon, vec![Piece::text(text)]);
         } else if !text.is_empty() {
-            walk.edits.wrap(operations.expression, Vec::new(), vec![Piece::text(text)]);
+            walk.edits
+                .wrap(operations.expression, Vec::new(), vec![Piece::text(text)]);
         }
     }
 }
@@ -333,7 +384,7 @@ fn kind(walk: &Walk, expression: &Expr) -> Option<StatementKind> {
         return None;
     }
     match walk.root(call) {
-        Root::Adaptor | Root::Local | Root::Lazy | Root::Other => Some(StatementKind::Operation),
+        Root::Operation | Root::Local | Root::Lazy | Root::Other => Some(StatementKind::Operation),
         // `console.log(…)` makes no operation, but belongs between the operations where it stands.
         Root::Plain => Some(StatementKind::Effect),
         // `list.push(1)` prepares what the helpers of the job work with.
@@ -394,8 +445,11 @@ const ANONYMOUS: &str = "anonymous";
 fn refuse_bare_function(walk: &mut Walk, expression: &Expr) {
     if let Expr::Arrow(_) | Expr::Fn(_) = expression.unwrap_parens() {
         walk.problems.push(
-            Problem::new(expression.span(), "a function by itself is not an operation")
-                .help("wrap it in fn(…): fn(state => { return state; })"),
+            Problem::new(
+                expression.span(),
+                "a function by itself is not an operation",
+            )
+            .help("wrap it in fn(…): fn(state => { return state; })"),
         );
     }
 }

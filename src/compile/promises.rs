@@ -41,7 +41,10 @@ impl<'e> Chain<'e> {
             chain.operation = inner;
         }
         match chain.operation.unwrap_parens() {
-            Expr::Call(CallExpr { callee: Callee::Expr(_), .. }) => Some(chain),
+            Expr::Call(CallExpr {
+                callee: Callee::Expr(_),
+                ..
+            }) => Some(chain),
             _ => None,
         }
     }
@@ -77,10 +80,16 @@ impl Walk<'_> {
         }
         let Some(chain) = Chain::of(call) else { return };
         let is_operation = match self.root(chain.operation) {
-            Root::Adaptor => true,
+            Root::Operation => true,
             // Outside of operation statements, a function of the job may well return a promise.
             Root::Local | Root::Other => {
-                matches!(self.frames.first(), Some(Frame::Statement { kind: StatementKind::Operation, .. }))
+                matches!(
+                    self.frames.first(),
+                    Some(Frame::Statement {
+                        kind: StatementKind::Operation,
+                        ..
+                    })
+                )
             }
             Root::LocalValue | Root::Plain | Root::Lazy => false,
         };
@@ -126,15 +135,25 @@ impl Walk<'_> {
                 after = vec![Piece::text(", "), Piece::Source(handler), Piece::text(")")];
             }
             self.edits.wrap(operation, vec![call_defer], then_chain());
-            self.edits.replace(Range::new(dot, end), Vec::new());
+            // With the white space behind it, if only that comes before the next link.
+            let next = trivia::skip(source, end);
+            let blank = Range::new(end, next).text(source).trim().is_empty();
+            self.edits
+                .replace(Range::new(dot, if blank { next } else { end }), Vec::new());
             self.edits.wrap(whole, Vec::new(), after);
         } else if handles {
             // The handler and the closing parenthesis stay where they are.
-            self.edits.wrap(operation, vec![call_defer], vec![Piece::text(", undefined")]);
-            self.edits.replace(Range::new(dot, open + 1), vec![Piece::text(", ")]);
+            self.edits.wrap(
+                operation,
+                vec![call_defer],
+                vec![Piece::text(", undefined")],
+            );
+            self.edits
+                .replace(Range::new(dot, open + 1), vec![Piece::text(", ")]);
         } else {
             self.edits.wrap(operation, vec![call_defer], Vec::new());
-            self.edits.replace(Range::new(dot, end), vec![Piece::text(")")]);
+            self.edits
+                .replace(Range::new(dot, end), vec![Piece::text(")")]);
         }
     }
 }

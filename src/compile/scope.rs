@@ -17,6 +17,8 @@ pub(super) type Names = HashMap<Atom, Binding>;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Binding {
     Local,
+    /// A function of the job that makes an operation: `const send = data => post('/x', data)`.
+    Operation,
     /// A constant that holds an array, text, number or other plain value: calling its methods makes no operation.
     PlainValue,
     /// Imported from an adaptor.
@@ -40,15 +42,23 @@ pub(super) fn module_names(items: &[ModuleItem], vocabulary: &Vocabulary) -> Nam
                 hoisted(statement, &mut names);
                 lexical(statement, &mut names);
             }
-            ModuleItem::ModuleDecl(ModuleDecl::Import(import)) => imported(import, vocabulary, &mut names),
-            ModuleItem::ModuleDecl(ModuleDecl::ExportDecl(export)) => declaration(&export.decl, &mut names),
+            ModuleItem::ModuleDecl(ModuleDecl::Import(import)) => {
+                imported(import, vocabulary, &mut names)
+            }
+            ModuleItem::ModuleDecl(ModuleDecl::ExportDecl(export)) => {
+                declaration(&export.decl, &mut names)
+            }
             ModuleItem::ModuleDecl(ModuleDecl::ExportDefaultDecl(export)) => {
                 let ident = match &export.decl {
                     DefaultDecl::Class(class) => &class.ident,
                     DefaultDecl::Fn(function) => &function.ident,
                     DefaultDecl::TsInterfaceDecl(_) => &None,
                 };
-                names.extend(ident.iter().map(|ident| (ident.sym.clone(), Binding::Local)));
+                names.extend(
+                    ident
+                        .iter()
+                        .map(|ident| (ident.sym.clone(), Binding::Local)),
+                );
             }
             ModuleItem::ModuleDecl(_) => {}
         }
@@ -100,7 +110,11 @@ fn imported(import: &ImportDecl, vocabulary: &Vocabulary, names: &mut Names) {
             }),
             ImportSpecifier::Default(_) | ImportSpecifier::Namespace(_) => Imported::Module,
         };
-        let binding = if from_adaptor { Binding::Adaptor(original) } else { Binding::Local };
+        let binding = if from_adaptor {
+            Binding::Adaptor(original)
+        } else {
+            Binding::Local
+        };
         names.insert(specifier.local().sym.clone(), binding);
     }
 }
@@ -154,7 +168,11 @@ fn bound(pattern: &Pat, names: &mut Names) {
         Pat::Ident(ident) => {
             names.insert(ident.sym.clone(), Binding::Local);
         }
-        Pat::Array(array) => array.elems.iter().flatten().for_each(|element| bound(element, names)),
+        Pat::Array(array) => array
+            .elems
+            .iter()
+            .flatten()
+            .for_each(|element| bound(element, names)),
         Pat::Rest(rest) => bound(&rest.arg, names),
         Pat::Object(object) => {
             for property in &object.props {
@@ -190,7 +208,10 @@ fn hoisted(statement: &Stmt, names: &mut Names) {
                 hoisted(otherwise, names);
             }
         }
-        Stmt::Switch(switch) => switch.cases.iter().for_each(|case| all_hoisted(&case.cons, names)),
+        Stmt::Switch(switch) => switch
+            .cases
+            .iter()
+            .for_each(|case| all_hoisted(&case.cons, names)),
         Stmt::Try(attempt) => {
             all_hoisted(&attempt.block.stmts, names);
             if let Some(handler) = &attempt.handler {
@@ -221,7 +242,9 @@ fn hoisted(statement: &Stmt, names: &mut Names) {
 }
 
 fn all_hoisted(statements: &[Stmt], names: &mut Names) {
-    statements.iter().for_each(|statement| hoisted(statement, names));
+    statements
+        .iter()
+        .for_each(|statement| hoisted(statement, names));
 }
 
 fn var(declaration: &VarDecl, names: &mut Names) {

@@ -68,7 +68,11 @@ impl SourceMap {
                     source_line,
                     source_column,
                     source_offset,
-                    source_length: if chunk.verbatim { visible.len() as u32 } else { 0 },
+                    source_length: if chunk.verbatim {
+                        visible.len() as u32
+                    } else {
+                        0
+                    },
                     ends_chunk: stop == end,
                 });
                 generated = stop;
@@ -126,8 +130,14 @@ impl SourceMap {
     fn mappings(&self) -> String {
         let mut mappings = Mappings::default();
         for (index, segment) in self.segments.iter().enumerate() {
-            let text = &self.source[segment.source_offset as usize..][..segment.source_length as usize];
-            mappings.mapped(segment.line, segment.column, segment.source_line, segment.source_column);
+            let text =
+                &self.source[segment.source_offset as usize..][..segment.source_length as usize];
+            mappings.mapped(
+                segment.line,
+                segment.column,
+                segment.source_line,
+                segment.source_column,
+            );
             let mut units = 0;
             let mut in_word = true;
             for (at, c) in text.char_indices() {
@@ -192,7 +202,8 @@ impl Mappings {
 
     /// A base 64 number of variable length, lowest bits first, the sign in the lowest of all.
     fn number(&mut self, value: i64) {
-        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        const DIGITS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut rest = (value.unsigned_abs() << 1) | u64::from(value < 0);
         loop {
             let digit = rest & 31;

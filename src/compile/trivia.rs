@@ -43,7 +43,10 @@ pub(super) fn skip(source: &str, from: u32) -> u32 {
 }
 
 fn white_space(text: &str) -> u32 {
-    (text.len() - text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').len()) as u32
+    (text.len()
+        - text
+            .trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+            .len()) as u32
 }
 
 /// The comments of a gap between two statements.
@@ -90,8 +93,10 @@ pub(super) fn trailing_comment(source: &str, end: u32) -> u32 {
     match comment_at(source, end + blank as u32) {
         Some(comment) if comment.to_line_end => comment.range.hi,
         Some(comment) => {
-            let after = slice(source, comment.range.hi, source.len() as u32).trim_start_matches([' ', '\t']);
-            let alone = !comment.range.text(source).contains(is_line_end) && (after.is_empty() || after.starts_with(is_line_end));
+            let after = slice(source, comment.range.hi, source.len() as u32)
+                .trim_start_matches([' ', '\t']);
+            let alone = !comment.range.text(source).contains(is_line_end)
+                && (after.is_empty() || after.starts_with(is_line_end));
             if alone { comment.range.hi } else { end }
         }
         None => end,

@@ -104,9 +104,9 @@ pub(super) struct Argument {
 /// What a call, or any expression, is rooted in.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Root {
-    /// Something of an adaptor, or a name without meaning.
-    Adaptor,
-    /// A function of the job itself, or whatever else it declares.
+    /// Something of an adaptor, a function of the job that makes operations, or a name without meaning.
+    Operation,
+    /// Another function of the job, or whatever else it declares.
     Local,
     /// An array, text or other plain value that the job declares.
     LocalValue,
@@ -140,10 +140,20 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks a part of the module's top level; answers whether the module waits in it.
-    pub(super) fn top_level(&mut self, kind: StatementKind, node: &(impl VisitWith<Self> + ?Sized)) -> bool {
-        self.frames.push(Frame::Statement { kind, awaits: false });
+    pub(super) fn top_level(
+        &mut self,
+        kind: StatementKind,
+        node: &(impl VisitWith<Self> + ?Sized),
+    ) -> bool {
+        self.frames.push(Frame::Statement {
+            kind,
+            awaits: false,
+        });
         node.visit_with(self);
-        matches!(self.frames.pop(), Some(Frame::Statement { awaits: true, .. }))
+        matches!(
+            self.frames.pop(),
+            Some(Frame::Statement { awaits: true, .. })
+        )
     }
 
     fn binding(&self, name: &Atom) -> Option<&Binding> {
@@ -164,12 +174,17 @@ impl<'a> Walk<'a> {
                 Expr::Member(member) => &member.obj,
                 Expr::New(new) => &new.callee,
                 Expr::TaggedTpl(tagged) => &tagged.tag,
-                Expr::Call(CallExpr { callee: Callee::Expr(callee), .. }) => callee,
+                Expr::Call(CallExpr {
+                    callee: Callee::Expr(callee),
+                    ..
+                }) => callee,
                 Expr::OptChain(chain) => match &*chain.base {
                     OptChainBase::Member(member) => &member.obj,
                     OptChainBase::Call(call) => &call.callee,
                 },
-                Expr::Array(_) | Expr::Object(_) | Expr::Lit(_) | Expr::Tpl(_) => return Root::Plain,
+                Expr::Array(_) | Expr::Object(_) | Expr::Lit(_) | Expr::Tpl(_) => {
+                    return Root::Plain;
+                }
                 Expr::Ident(ident) => return self.root_of_name(ident),
                 _ => return Root::Other,
             }
@@ -181,27 +196,28 @@ impl<'a> Walk<'a> {
             return Root::Lazy;
         }
         match self.binding(&ident.sym) {
-            Some(Binding::Adaptor(_)) => Root::Adaptor,
+            Some(Binding::Adaptor(_) | Binding::Operation) => Root::Operation,
             Some(Binding::Local) => Root::Local,
             Some(Binding::PlainValue) => Root::LocalValue,
             None => match self.vocabulary.meaning(&ident.sym) {
-                Meaning::Adaptor(_) | Meaning::Runtime | Meaning::Nothing => Root::Adaptor,
+                Meaning::Adaptor(_) | Meaning::Runtime | Meaning::Nothing => Root::Operation,
                 Meaning::Global | Meaning::Unavailable(_) => Root::Plain,
             },
         }
     }
 
-    /// Whether calling `callee` makes an operation: `get`, `http.get`, but not `util.encode` or a function of the job.
-    fn makes_operation(&self, callee: &Expr) -> bool {
+    /// Whether calling `callee` makes an operation: `get`, `http.get`, but not `util.encode`.
+    pub(super) fn makes_operation(&self, callee: &Expr) -> bool {
         match callee {
             Expr::Paren(paren) => self.makes_operation(&paren.expr),
             Expr::Member(member) => {
-                let plain = matches!(&member.prop, MemberProp::Ident(name) if is_value_helper(&name.sym));
+                let plain =
+                    matches!(&member.prop, MemberProp::Ident(name) if is_value_helper(&name.sym));
                 !plain && self.makes_operation(&member.obj)
             }
             Expr::Ident(ident) => match self.binding(&ident.sym) {
                 Some(Binding::Adaptor(Imported::Name(name))) => !is_value_helper(name),
-                Some(Binding::Adaptor(Imported::Module)) => true,
+                Some(Binding::Adaptor(Imported::Module) | Binding::Operation) => true,
                 Some(Binding::Local | Binding::PlainValue) => false,
                 None => &*ident.sym != "$" && self.vocabulary.makes_operation(&ident.sym),
             },
@@ -219,21 +235,26 @@ impl<'a> Walk<'a> {
         }
         if &*ident.sym == "$" {
             if how == Use::Assign {
-                self.problems
-                    .push(Problem::new(range, "`$` is the state, it cannot be assigned").help("choose another name, and declare it"));
+                self.problems.push(
+                    Problem::new(range, "`$` is the state, it cannot be assigned")
+                        .help("choose another name, and declare it"),
+                );
             } else {
                 self.lazy_state(range, chain.unwrap_or(range), shorthand);
             }
             return;
         }
-        let index = *self.free_by_name.entry(ident.sym.clone()).or_insert_with(|| {
-            self.free.push(FreeName {
-                name: ident.sym.clone(),
-                needed: None,
-                assigned: None,
+        let index = *self
+            .free_by_name
+            .entry(ident.sym.clone())
+            .or_insert_with(|| {
+                self.free.push(FreeName {
+                    name: ident.sym.clone(),
+                    needed: None,
+                    assigned: None,
+                });
+                self.free.len() - 1
             });
-            self.free.len() - 1
-        });
         let name = &mut self.free[index];
         match how {
             Use::Read => name.needed = name.needed.or(Some(range)),
@@ -280,13 +301,17 @@ impl<'a> Walk<'a> {
     /// Notes that whatever encloses the current node, up to the next function, waits.
     pub(super) fn awaits_here(&mut self) {
         match self.frames.last_mut() {
-            Some(Frame::Argument(Argument { awaits, .. }) | Frame::Statement { awaits, .. }) => *awaits = true,
+            Some(Frame::Argument(Argument { awaits, .. }) | Frame::Statement { awaits, .. }) => {
+                *awaits = true
+            }
             Some(Frame::Function) | None => {}
         }
     }
 
     pub(super) fn in_function(&self) -> bool {
-        self.frames.iter().any(|frame| matches!(frame, Frame::Function))
+        self.frames
+            .iter()
+            .any(|frame| matches!(frame, Frame::Function))
     }
 
     fn refuse_code_generation(&mut self, callee: &Ident) {
@@ -294,8 +319,12 @@ impl<'a> Walk<'a> {
             && self.binding(&callee.sym).is_none()
             && self.vocabulary.meaning(&callee.sym) == Meaning::Global
         {
-            let problem = Problem::new(callee.span, format!("`{}`: code generation is not allowed in a job", callee.sym));
-            self.problems.push(problem.help("write the code into the job, or use JSON.parse for data"));
+            let problem = Problem::new(
+                callee.span,
+                format!("`{}`: code generation is not allowed in a job", callee.sym),
+            );
+            self.problems
+                .push(problem.help("write the code into the job, or use JSON.parse for data"));
         }
     }
 
@@ -332,7 +361,9 @@ impl<'a> Walk<'a> {
 
     fn body(&mut self, body: Option<&BlockStmt>) {
         if let Some(body) = body {
-            self.with_scope(scope::function_names(&body.stmts), |walk| body.stmts.visit_with(walk));
+            self.with_scope(scope::function_names(&body.stmts), |walk| {
+                body.stmts.visit_with(walk)
+            });
         }
     }
 
@@ -352,7 +383,9 @@ impl<'a> Walk<'a> {
     fn loop_over(&mut self, head: &ForHead, over: &Expr, body: &Stmt) {
         let names = match head {
             ForHead::VarDecl(declaration) => scope::head_names(declaration),
-            ForHead::UsingDecl(using) => scope::pattern_names(using.decls.iter().map(|declarator| &declarator.name)),
+            ForHead::UsingDecl(using) => {
+                scope::pattern_names(using.decls.iter().map(|declarator| &declarator.name))
+            }
             ForHead::Pat(_) => Names::new(),
         };
         self.with_scope(names, |walk| {
@@ -406,7 +439,11 @@ impl Visit for Walk<'_> {
         match &assignment.left {
             AssignTarget::Simple(SimpleAssignTarget::Ident(target)) => {
                 // `x += 1` reads x first.
-                let how = if assignment.op == AssignOp::Assign { Use::Assign } else { Use::Read };
+                let how = if assignment.op == AssignOp::Assign {
+                    Use::Assign
+                } else {
+                    Use::Read
+                };
                 self.used(&target.id, how, false, None);
             }
             AssignTarget::Simple(target) => target.visit_with(self),
@@ -417,7 +454,9 @@ impl Visit for Walk<'_> {
 
     fn visit_pat(&mut self, pattern: &Pat) {
         match pattern {
-            Pat::Ident(ident) if self.pattern_assigns => self.used(&ident.id, Use::Assign, false, None),
+            Pat::Ident(ident) if self.pattern_assigns => {
+                self.used(&ident.id, Use::Assign, false, None)
+            }
             _ => pattern.visit_children_with(self),
         }
     }
@@ -528,7 +567,11 @@ impl Visit for Walk<'_> {
     }
 
     fn visit_class_expr(&mut self, class: &ClassExpr) {
-        let names = class.ident.iter().map(|ident| (ident.sym.clone(), Binding::Local)).collect();
+        let names = class
+            .ident
+            .iter()
+            .map(|ident| (ident.sym.clone(), Binding::Local))
+            .collect();
         self.with_scope(names, |walk| class.class.visit_with(walk));
     }
 
@@ -551,7 +594,9 @@ impl Visit for Walk<'_> {
     }
 
     fn visit_block_stmt(&mut self, block: &BlockStmt) {
-        self.block(scope::block_names(&block.stmts), |walk| block.stmts.visit_with(walk));
+        self.block(scope::block_names(&block.stmts), |walk| {
+            block.stmts.visit_with(walk)
+        });
     }
 
     fn visit_switch_stmt(&mut self, switch: &SwitchStmt) {
@@ -561,7 +606,9 @@ impl Visit for Walk<'_> {
     }
 
     fn visit_catch_clause(&mut self, handler: &CatchClause) {
-        self.with_scope(scope::pattern_names(&handler.param), |walk| handler.visit_children_with(walk));
+        self.with_scope(scope::pattern_names(&handler.param), |walk| {
+            handler.visit_children_with(walk)
+        });
     }
 
     fn visit_for_stmt(&mut self, each: &ForStmt) {
