@@ -102,7 +102,9 @@ pub struct RunStats {
     pub evaluate: Duration,
     /// Operations.
     pub run: Duration,
-    /// CPU time of the thread from start to before the isolate is dropped.
+    /// Isolate dropped.
+    pub teardown: Duration,
+    /// CPU time of the run's thread, from its start until the isolate is gone.
     pub cpu: Duration,
     /// Bytes of V8 heap in use at the end.
     pub heap: usize,
@@ -331,9 +333,12 @@ impl Host {
             if isolate.tripwire.tripped().is_none() {
                 isolate.harvest();
             }
-            stats.cpu = clock.now();
             stats.buffers = isolate.buffers.peak();
             stats.heap = isolate.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
+            let start = Instant::now();
+            drop(isolate);
+            stats.teardown = start.elapsed();
+            stats.cpu = clock.now();
             Outcome { state, error, stats }
         })
     }
