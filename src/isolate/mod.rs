@@ -7,6 +7,7 @@
 mod error;
 mod limits;
 mod loader;
+mod machine;
 mod ops;
 mod pack;
 mod packages;
