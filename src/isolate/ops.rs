@@ -35,7 +35,7 @@ pub fn op_fnhost_caller(scope: &mut v8::PinScope<'_, '_>) -> u32 {
             continue;
         };
         let name = name.to_rust_string_lossy(scope);
-        if name.is_empty() || name.starts_with("ext:fnhost/") {
+        if name.is_empty() || name.starts_with("ext:fnhost/") || name.starts_with("fnhost:") {
             continue;
         }
         return match name.split(':').next() {
