@@ -82,6 +82,7 @@ fn bad_usage_is_explained() {
         (&["-a", "../evil"], "is not an adaptor"),
         (&["--allow-net", "https://example.org"], "not a URL"),
         (&["--allow-net", "x.org", "--deny-net"], "cannot be used with"),
+        (&["--allow-net", "example.org,x.org:https"], "--allow-net: invalid port"),
         (&["-s", "state.json", "-S"], "cannot be used with"),
         (&["--no-such-flag"], "unexpected argument"),
         (&["--state-pth", "x"], "--state-path"),
