@@ -7,7 +7,7 @@ import { core, internals, primordials } from "ext:core/mod.js";
 import { adaptor } from "ext:fnhost/modules.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
-const { op_fnhost_caller, op_fnhost_log, op_fnhost_mark } = core.ops;
+const { op_fnhost_caller, op_fnhost_intercepted, op_fnhost_log, op_fnhost_mark } = core.ops;
 const {
   ArrayIsArray,
   ArrayPrototypeAt,
@@ -411,8 +411,10 @@ function describeValue(value) {
 // Entry points
 // ---------------------------------------------------------------------------------------------------------------
 
+const loadIntercept = core.createLazyLoader("ext:fnhost/intercept.js");
+
 // After the runtime's own bootstrap, before any adaptor.
-function setup() {
+function setup(test) {
   const { inspect: denoInspect } = globalThis.Deno;
   internals.fnhostInspect = (value) => denoInspect(value, { depth: 6, colors: false, strAbbreviateSize: 10_000 });
   for (const name of REMOVED_GLOBALS) delete globalThis[name];
@@ -422,6 +424,7 @@ function setup() {
   guardBufferConstructor("SharedArrayBuffer");
   hideRuntimeNamespace();
   globalThis.state = undefined;
+  if (test) loadIntercept().intercept(op_fnhost_intercepted);
   // For the modules that hand adaptors to the job; Rust deletes it once they are evaluated.
   ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor, configurable: true });
 }

@@ -10,6 +10,7 @@ use crate::adaptor::progress::{self, Progress, Silent};
 use crate::adaptor::{
     AdaptorSpec, InstallOptions, InstallReport, ProjectError, Store, install, project_adaptors,
 };
+use crate::isolate::{Host, HostOptions};
 
 /// Install adaptors from npm
 ///
@@ -144,11 +145,30 @@ fn try_run(args: &Args) -> Result<(), Complaint> {
     if args.log != LogLevel::None {
         eprint!("{}", table(&report, args.log));
     }
+    prepare(&store, &report, args.log);
     if args.json {
         let json = serde_json::to_string_pretty(&report).map_err(Complaint::new)?;
         println!("{json}");
     }
     Ok(())
+}
+
+/// Loads what is new once, so that the first run need not: an adaptor is packed and its compiled code kept. Packages
+/// that do not load are no failure of the install; a job that uses them will say why.
+fn prepare(store: &Store, report: &InstallReport, log: LogLevel) {
+    let new: Vec<_> = report.adaptors.iter().filter(|adaptor| adaptor.new).collect();
+    if new.is_empty() {
+        return;
+    }
+    let host = Host::new(HostOptions { store: store.root().to_owned(), ..Default::default() });
+    for adaptor in new {
+        let result = host.warm(std::slice::from_ref(&adaptor.specifier));
+        if let Err(error) = result
+            && log != LogLevel::None
+        {
+            eprintln!("warning: {}@{} does not load: {}", adaptor.name, adaptor.version, error.message);
+        }
+    }
 }
 
 /// What is named on the command line, else in the project, else in the lock (which [`install`] takes by itself).

@@ -61,6 +61,13 @@ pub struct Args {
     #[arg(long)]
     compact: bool,
 
+    /// Send nothing: show each HTTP request and answer it with 200 and {}
+    ///
+    /// The job runs for real otherwise. Credentials in headers are masked. Connections that are not HTTP, such as a
+    /// database's, cannot be shown: they fail.
+    #[arg(long)]
+    test: bool,
+
     #[command(flatten)]
     limits: LimitOptions,
 
@@ -135,6 +142,7 @@ Examples:
   fnhost run job.js -a http -s state.json
   fnhost run job.js -a http@7.2.10 -a common -c credential.yaml -o out.json
   cat patients.json | fnhost run job.js -a common -S --compact | jq .data
+  fnhost run job.js -a http --test                 show what would be sent, send nothing
   fnhost run job.js -a http --allow-net api.example.org --timeout 30s --memory 128
   fnhost run job.js -a http=./my-adaptor --log debug
 ";
@@ -231,6 +239,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
             adaptors: adaptors.into_iter().map(|adaptor| adaptor.specifier).collect(),
             limits: args.limits.limits(),
             network: args.network.network(),
+            test: args.test,
             remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
         },
         state.text,

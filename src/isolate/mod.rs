@@ -7,6 +7,7 @@
 mod authorities;
 mod blobs;
 mod error;
+mod intercept;
 mod limits;
 mod loader;
 mod ops;

@@ -10,6 +10,7 @@ use deno_core::{OpState, op2, v8};
 use deno_error::JsErrorBox;
 
 use super::blobs::op_fnhost_blob_part;
+use super::intercept::Request;
 use super::limits::Limit;
 use super::pack::{Kind, Pack, Target};
 use super::run::RunContext;
@@ -64,6 +65,21 @@ pub fn op_fnhost_log(state: &mut OpState, #[string] level: &str, #[string] messa
 pub fn op_fnhost_print(state: &mut OpState, #[string] message: &str, _is_err: bool) {
     let context = state.borrow_mut::<RunContext>();
     context.write_log("ada-debug", message.trim_end().to_owned());
+}
+
+/// Shows a request that a test run made. It does not count against the job's log: the job did not write it.
+#[op2]
+pub fn op_fnhost_intercepted(
+    state: &mut OpState,
+    #[string] method: &str,
+    #[string] url: &str,
+    #[serde] headers: Vec<String>,
+    #[buffer] body: &[u8],
+    #[number] length: usize,
+) {
+    let headers: Vec<_> = headers.chunks_exact(2).map(|header| (header[0].as_str(), header[1].as_str())).collect();
+    let request = Request { method, url, headers: &headers, body, length };
+    state.borrow_mut::<RunContext>().show_request(&request);
 }
 
 /// Marks the begin or end of an operation.
@@ -198,12 +214,14 @@ deno_core::extension!(
         op_fnhost_caller,
         op_fnhost_compile,
         op_fnhost_ignore,
+        op_fnhost_intercepted,
         op_fnhost_log,
         op_fnhost_mark,
         op_fnhost_print,
     ],
     esm_entry_point = "ext:fnhost/host.js",
     esm = [dir "js", "modules.js", "host.js"],
+    lazy_loaded_esm = [dir "js", "intercept.js"],
     middleware = |op| match op.name {
         "op_blob_create_part" => op.with_implementation_from(&op_fnhost_blob_part()),
         "op_print" => op.with_implementation_from(&op_fnhost_print()),

@@ -16,6 +16,7 @@ use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::authorities::Authorities;
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
+use super::intercept::{self, Request};
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::ops::{self, PackInUse};
@@ -72,6 +73,9 @@ pub struct Job {
     pub adaptors: Vec<String>,
     pub limits: Limits,
     pub network: Network,
+    /// A test run: HTTP requests are shown in the log and answered with an empty JSON object, and nothing connects to
+    /// anywhere, whatever `network` allows.
+    pub test: bool,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
 }
@@ -80,7 +84,8 @@ pub struct Job {
 #[derive(Clone, Debug)]
 pub struct LogLine {
     pub time: SystemTime,
-    /// `JOB` for the console of the job and its adaptors, `ADA` for what packages print past it, `R/T` for the host.
+    /// `JOB` for the console of the job and its adaptors, `ADA` for what packages print past it, `R/T` for the host,
+    /// `TEST` for the requests of a test run.
     pub source: &'static str,
     /// `debug`, `info`, `log`, `success`, `warn` or `error`.
     pub level: &'static str,
@@ -143,6 +148,11 @@ impl RunContext {
             _ => ("JOB", "log"),
         };
         (self.sink)(LogLine { time: SystemTime::now(), source, level, message });
+    }
+
+    pub fn show_request(&mut self, request: &Request<'_>) {
+        let message = request.to_string();
+        (self.sink)(LogLine { time: SystemTime::now(), source: "TEST", level: "info", message });
     }
 
     pub fn mark(&mut self, mark: &str, operation: u32) {
@@ -208,31 +218,18 @@ impl Host {
         })
     }
 
+    /// Gets adaptors ready before they are needed: packs them, and runs them once so that their code caches are on
+    /// disk too.
+    pub fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
+        let set = self.prepare(specifiers)?;
+        let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
+        self.save_packs();
+        outcome.error.map_or(Ok(()), Err)
+    }
+
     /// Loads adaptors through the ordinary module graph and lists what they export.
     fn probe(&self, specifiers: &[String]) -> Result<Vec<(String, Vec<String>)>, RunError> {
-        let mut source = String::new();
-        let mut names = String::new();
-        for (index, specifier) in specifiers.iter().enumerate() {
-            let quoted = serde_json::Value::from(specifier.as_str());
-            source.push_str(&format!("import * as $_{index} from {quoted};"));
-            names.push_str(&format!("Object.keys($_{index}),"));
-        }
-        source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
-        let options =
-            compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
-        let compiled = compile::compile(&source, &options)
-            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
-        let job = Job {
-            name: "adaptors.js".into(),
-            step: "adaptors".into(),
-            source: source.as_str().into(),
-            compiled: Arc::new(compiled),
-            adaptors: specifiers.to_vec(),
-            limits: Limits::default(),
-            network: Network::Only(Vec::new()),
-            remove_from_state: Vec::new(),
-        };
-        let outcome = self.run_unpacked(job, "{}".into(), Box::new(|_| {}));
+        let outcome = self.run_with(listing(specifiers)?, None, "{}".into(), Box::new(|_| {}));
         if let Some(error) = outcome.error {
             return Err(error);
         }
@@ -262,10 +259,6 @@ impl Host {
             Ok(set) => self.run_with(job, set.pack.clone(), state, sink),
             Err(error) => Outcome { state: None, error: Some(error), stats: RunStats::default() },
         }
-    }
-
-    fn run_unpacked(&self, job: Job, state: String, sink: LogSink) -> Outcome {
-        self.run_with(job, None, state, sink)
     }
 
     fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
@@ -335,6 +328,8 @@ enum Interrupted {
     Exit(i32),
     Js(Box<JsError>),
     Thrown(Box<Thrown>),
+    /// Thrown while the modules were evaluated: there are no operations, and so no state.
+    Broken(Box<Thrown>),
     Host(String),
 }
 
@@ -363,6 +358,7 @@ impl Isolate {
             operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
             operation_started: Instant::now(),
         };
+        let network = if job.test { &Network::Only(Vec::new()) } else { &job.network };
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
             broadcast_channel: InMemoryBroadcastChannel::default(),
@@ -372,7 +368,7 @@ impl Isolate {
             module_loader: loader.into_rc(),
             node_services: Some(host.packages.node_services()),
             npm_process_state_provider: None,
-            permissions: permissions::container(host.packages.readable(), &job.network)?,
+            permissions: permissions::container(host.packages.readable(), network)?,
             root_cert_store_provider: Some(host.authorities.clone()),
             fetch_dns_resolver: Default::default(),
             shared_array_buffer_store: None,
@@ -424,8 +420,9 @@ impl Isolate {
             deno_core::scope!(scope, runtime);
             let setup = v8::Local::new(scope, setup);
             let this = v8::undefined(scope).into();
+            let test = v8::Boolean::new(scope, job.test).into();
             v8::tc_scope!(scope, scope);
-            if setup.call(scope, this, &[]).is_none() {
+            if setup.call(scope, this, &[test]).is_none() {
                 let message = scope.exception().map(|e| e.to_rust_string_lossy(scope)).unwrap_or_default();
                 return Err(format!("the host's own JavaScript failed: {message}"));
             }
@@ -471,7 +468,10 @@ impl Isolate {
             }
             Ok((text, None)) => (text, None),
             Ok((_, Some(thrown))) if thrown.too_large => (None, Some(RunError::limit(Limit::State, &job.limits))),
-            Ok((text, Some(thrown))) => {
+            Ok((text, Some(mut thrown))) => {
+                if job.test {
+                    thrown.message = intercept::explained(thrown.message);
+                }
                 let error = classify(thrown, &source);
                 if error.severity == Severity::Fail {
                     let text = with_error(text.as_deref(), &job.step, &error);
@@ -484,6 +484,7 @@ impl Isolate {
             Err(Interrupted::Exit(code)) => (None, Some(RunError::exit(code))),
             Err(Interrupted::Js(error)) => (None, Some(self.rejected(&error, &source))),
             Err(Interrupted::Thrown(thrown)) => (None, Some(classify(*thrown, &source))),
+            Err(Interrupted::Broken(thrown)) => (None, Some(crashed(classify(*thrown, &source)))),
             Err(Interrupted::Host(message)) => {
                 (None, Some(RunError::new("ExecutionError", Severity::Exception, message)))
             }
@@ -493,12 +494,7 @@ impl Isolate {
     /// An error that escaped through the event loop: nobody awaited the promise that it rejected.
     fn rejected(&self, error: &JsError, source: &JobSource<'_>) -> RunError {
         let thrown = thrown_from(error);
-        let mut error = classify(thrown, source);
-        if error.severity == Severity::Fail {
-            error.subtype.get_or_insert_with(|| error.name.to_owned());
-            error.name = "RuntimeCrash";
-            error.severity = Severity::Crash;
-        }
+        let mut error = crashed(classify(thrown, source));
         error.message = format!("Unhandled promise rejection: {}", error.message);
         error
     }
@@ -524,7 +520,7 @@ impl Isolate {
         remove_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         if let Err(error) = evaluated {
             return Err(match error {
-                Interrupted::Js(error) => Interrupted::Thrown(Box::new(thrown_from(&error))),
+                Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
                 other => other,
             });
         }
@@ -532,9 +528,11 @@ impl Isolate {
         let start = Instant::now();
         let call = {
             let runtime = &mut self.worker.js_runtime;
-            let namespace = runtime
-                .get_module_namespace(id)
-                .map_err(|error| Interrupted::Host(error.to_string()))?;
+            let namespace = runtime.get_module_namespace(id).map_err(|error| match error.into_kind() {
+                // What a module throws while it is evaluated is kept for those who ask for its exports.
+                CoreErrorKind::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
+                error => Interrupted::Host(error.to_string()),
+            })?;
             let arguments = {
             deno_core::scope!(scope, runtime);
             let namespace: v8::Local<v8::Value> = v8::Local::new(scope, namespace).into();
@@ -632,6 +630,16 @@ impl Isolate {
     }
 }
 
+/// The same error where no state is left that a following step could use.
+fn crashed(mut error: RunError) -> RunError {
+    if error.severity == Severity::Fail {
+        error.subtype.get_or_insert_with(|| error.name.to_owned());
+        error.name = "RuntimeCrash";
+        error.severity = Severity::Crash;
+    }
+    error
+}
+
 /// Standard streams of a run: the process's own stay out of its reach.
 fn no_stdio() -> Result<Stdio, String> {
     let null = || {
@@ -660,6 +668,33 @@ fn entry_points(runtime: &mut deno_core::JsRuntime) -> [v8::Global<v8::Function>
     });
     global.delete(scope, name);
     functions
+}
+
+/// A job that touches every export of some adaptors and leaves their names in `state.names`.
+fn listing(specifiers: &[String]) -> Result<Job, RunError> {
+    let mut source = String::new();
+    let mut names = String::new();
+    for (index, specifier) in specifiers.iter().enumerate() {
+        let quoted = serde_json::Value::from(specifier.as_str());
+        source.push_str(&format!("import * as $_{index} from {quoted};"));
+        names.push_str(&format!("Object.keys($_{index}),"));
+    }
+    source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
+    let options =
+        compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
+    let compiled = compile::compile(&source, &options)
+        .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
+    Ok(Job {
+        name: "adaptors.js".into(),
+        step: "adaptors".into(),
+        source: source.as_str().into(),
+        compiled: Arc::new(compiled),
+        adaptors: specifiers.to_vec(),
+        limits: Limits::default(),
+        network: Network::Only(Vec::new()),
+        test: false,
+        remove_from_state: Vec::new(),
+    })
 }
 
 fn remove_global(runtime: &mut deno_core::JsRuntime, name: &str) {
