@@ -13,3 +13,4 @@ mod limits;
 mod run;
 mod support;
 mod v8_archive;
+mod versions;
