@@ -28,6 +28,8 @@ const {
   ObjectPrototypeIsPrototypeOf,
   ObjectPrototypeToString,
   ReflectConstruct,
+  ReflectDeleteProperty,
+  ReflectGetOwnPropertyDescriptor,
   ReflectOwnKeys,
   RangeError,
   String,
@@ -112,6 +114,22 @@ function guardCodeGeneration() {
     writable: true,
     configurable: true,
   });
+}
+
+// V8 takes the memory of resizable buffers past the allocator that counts it, so there are none.
+function guardBufferConstructor(name) {
+  const Original = globalThis[name];
+  const guarded = function (length, options) {
+    if (new.target === undefined) throw new TypeError(`Constructor ${name} requires 'new'`);
+    if (options?.maxByteLength !== undefined) throw new RangeError(`A resizable ${name} is not available`);
+    return ReflectConstruct(Original, [length], new.target === guarded ? Original : new.target);
+  };
+  for (const key of ReflectOwnKeys(Original)) {
+    ObjectDefineProperty(guarded, key, ReflectGetOwnPropertyDescriptor(Original, key));
+  }
+  const constructor = { __proto__: null, value: guarded, writable: true, configurable: true };
+  ObjectDefineProperty(Original.prototype, "constructor", constructor);
+  ObjectDefineProperty(globalThis, name, constructor);
 }
 
 // The Node layer of the runtime reads `globalThis.Deno` while it runs, so the name must resolve for it and for it
@@ -367,8 +385,12 @@ async function run(namespace, stateText, options) {
   let text;
   try {
     if (result !== null && typeof result === "object" && !ArrayIsArray(result)) {
-      result = { ...result };
-      for (const key of options.remove) delete result[key];
+      for (const key of options.remove) {
+        // In place: a copy would leave the credential wherever the state refers to itself.
+        if (ReflectDeleteProperty(result, key)) continue;
+        result = { ...result };
+        delete result[key];
+      }
     }
     text = stringify(result);
   } catch (error) {
@@ -398,6 +420,8 @@ function setup(test) {
   for (const name of REMOVED_GLOBALS) delete globalThis[name];
   globalThis.console = makeConsole();
   guardCodeGeneration();
+  guardBufferConstructor("ArrayBuffer");
+  guardBufferConstructor("SharedArrayBuffer");
   hideRuntimeNamespace();
   globalThis.state = undefined;
   if (test) loadIntercept().intercept(op_fnhost_intercepted);

@@ -4,6 +4,7 @@
 //! module variables, and nothing of one run may reach the next. This room knows neither the store of messages nor
 //! HTTP nor the command line.
 
+mod blobs;
 mod error;
 mod intercept;
 mod limits;

@@ -9,6 +9,7 @@ use deno_core::url::Url;
 use deno_core::{OpState, op2, v8};
 use deno_error::JsErrorBox;
 
+use super::blobs::op_fnhost_blob_part;
 use super::intercept::Request;
 use super::limits::Limit;
 use super::pack::{Kind, Pack, Target};
@@ -26,7 +27,7 @@ const CALLER_DEPTH: usize = 12;
 #[op2(fast)]
 pub fn op_fnhost_caller(scope: &mut v8::PinScope<'_, '_>) -> u32 {
     let Some(trace) = v8::StackTrace::current_stack_trace(scope, CALLER_DEPTH) else {
-        return CALLER_ADAPTOR;
+        return CALLER_JOB;
     };
     for index in 0..trace.get_frame_count() {
         let Some(name) = trace.get_frame(scope, index).and_then(|frame| frame.get_script_name(scope)) else {
@@ -42,7 +43,8 @@ pub fn op_fnhost_caller(scope: &mut v8::PinScope<'_, '_>) -> u32 {
             _ => CALLER_ADAPTOR,
         };
     }
-    CALLER_ADAPTOR
+    // Nobody is on the stack when V8 itself calls, as in `promise.then(Function)`. Whoever arranged that is not trusted.
+    CALLER_JOB
 }
 
 /// Takes one message of the job's console.
@@ -201,23 +203,36 @@ fn compile_function<'s>(
     Ok((v8::Local::new(scope, function), from_source))
 }
 
+/// Stands in for what would change the whole process and is asked for in passing, such as the process's title.
+#[op2(fast)]
+pub fn op_fnhost_ignore(#[string] _text: &str) {}
+
 deno_core::extension!(
     fnhost,
     ops = [
+        op_fnhost_blob_part,
         op_fnhost_caller,
         op_fnhost_compile,
+        op_fnhost_ignore,
         op_fnhost_intercepted,
         op_fnhost_log,
         op_fnhost_mark,
-        op_fnhost_print
+        op_fnhost_print,
     ],
     esm_entry_point = "ext:fnhost/host.js",
     esm = [dir "js", "modules.js", "host.js"],
     lazy_loaded_esm = [dir "js", "intercept.js"],
     middleware = |op| match op.name {
+        "op_blob_create_part" => op.with_implementation_from(&op_fnhost_blob_part()),
         "op_print" => op.with_implementation_from(&op_fnhost_print()),
         // Permissions refuse these already; a run has no business with them at all.
         "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" => op.disable(),
+        // The process is not the run's: no permission guards these, as far as they concern the process itself.
+        "op_kill" | "op_node_process_kill" | "op_process_abort" | "op_fs_chdir" => op.disable(),
+        "op_v8_set_heap_snapshot_near_heap_limit" => op.disable(),
+        "op_node_process_set_title" | "op_v8_set_flags_from_string" => {
+            op.with_implementation_from(&op_fnhost_ignore())
+        }
         _ => op,
     },
 );

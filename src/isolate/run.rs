@@ -107,7 +107,9 @@ pub struct RunStats {
     pub evaluate: Duration,
     /// Operations.
     pub run: Duration,
-    /// CPU time of the thread from start to before the isolate is dropped.
+    /// Isolate dropped.
+    pub teardown: Duration,
+    /// CPU time of the run's thread, from its start until the isolate is gone.
     pub cpu: Duration,
     /// Bytes of V8 heap in use at the end.
     pub heap: usize,
@@ -248,32 +250,18 @@ impl Host {
         })
     }
 
+    /// Gets adaptors ready before they are needed: packs them, and runs them once so that their code caches are on
+    /// disk too.
+    pub fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
+        let set = self.prepare(specifiers)?;
+        let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
+        self.save_packs();
+        outcome.error.map_or(Ok(()), Err)
+    }
+
     /// Loads adaptors through the ordinary module graph and lists what they export.
     fn probe(&self, specifiers: &[String]) -> Result<Vec<(String, Vec<String>)>, RunError> {
-        let mut source = String::new();
-        let mut names = String::new();
-        for (index, specifier) in specifiers.iter().enumerate() {
-            let quoted = serde_json::Value::from(specifier.as_str());
-            source.push_str(&format!("import * as $_{index} from {quoted};"));
-            names.push_str(&format!("Object.keys($_{index}),"));
-        }
-        source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
-        let options =
-            compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
-        let compiled = compile::compile(&source, &options)
-            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
-        let job = Job {
-            name: "adaptors.js".into(),
-            step: "adaptors".into(),
-            source: source.as_str().into(),
-            compiled: Arc::new(compiled),
-            adaptors: specifiers.to_vec(),
-            limits: Limits::default(),
-            network: Network::Only(Vec::new()),
-            test: false,
-            remove_from_state: Vec::new(),
-        };
-        let outcome = self.run_unpacked(job, "{}".into(), Box::new(|_| {}));
+        let outcome = self.run_with(listing(specifiers)?, None, "{}".into(), Box::new(|_| {}));
         if let Some(error) = outcome.error {
             return Err(error);
         }
@@ -303,10 +291,6 @@ impl Host {
             Ok(set) => self.run_with(job, set.pack.clone(), state, sink),
             Err(error) => Outcome { state: None, error: Some(error), stats: RunStats::default() },
         }
-    }
-
-    fn run_unpacked(&self, job: Job, state: String, sink: LogSink) -> Outcome {
-        self.run_with(job, None, state, sink)
     }
 
     fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
@@ -342,9 +326,12 @@ impl Host {
             if isolate.tripwire.tripped().is_none() {
                 isolate.harvest();
             }
-            stats.cpu = clock.now();
             stats.buffers = isolate.buffers.peak();
             stats.heap = isolate.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
+            let start = Instant::now();
+            drop(isolate);
+            stats.teardown = start.elapsed();
+            stats.cpu = clock.now();
             Outcome { state, error, stats }
         })
     }
@@ -446,6 +433,7 @@ impl Isolate {
             let state = runtime.op_state();
             let mut state = state.borrow_mut();
             state.put(context);
+            state.put(buffers.clone());
             if let Some(pack) = pack {
                 state.put(PackInUse { pack, compiled: Vec::new() });
             }
@@ -701,6 +689,33 @@ fn entry_points(runtime: &mut deno_core::JsRuntime) -> [v8::Global<v8::Function>
     });
     global.delete(scope, name);
     functions
+}
+
+/// A job that touches every export of some adaptors and leaves their names in `state.names`.
+fn listing(specifiers: &[String]) -> Result<Job, RunError> {
+    let mut source = String::new();
+    let mut names = String::new();
+    for (index, specifier) in specifiers.iter().enumerate() {
+        let quoted = serde_json::Value::from(specifier.as_str());
+        source.push_str(&format!("import * as $_{index} from {quoted};"));
+        names.push_str(&format!("Object.keys($_{index}),"));
+    }
+    source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
+    let options =
+        compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
+    let compiled = compile::compile(&source, &options)
+        .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
+    Ok(Job {
+        name: "adaptors.js".into(),
+        step: "adaptors".into(),
+        source: source.as_str().into(),
+        compiled: Arc::new(compiled),
+        adaptors: specifiers.to_vec(),
+        limits: Limits::default(),
+        network: Network::Only(Vec::new()),
+        test: false,
+        remove_from_state: Vec::new(),
+    })
 }
 
 fn remove_global(runtime: &mut deno_core::JsRuntime, name: &str) {

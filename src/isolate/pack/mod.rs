@@ -66,13 +66,13 @@ pub struct Pack {
     /// Import specifier → adaptor.
     pub entries: HashMap<String, Entry>,
     code: RwLock<HashMap<String, Arc<[u8]>>>,
-    /// Code caches were added since the pack was read or written.
+    /// Not all of it is on disk.
     dirty: AtomicBool,
 }
 
 impl Pack {
-    fn new(modules: Vec<Module>, entries: HashMap<String, Entry>, code: HashMap<String, Arc<[u8]>>) -> Self {
-        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(false) }
+    fn new(modules: Vec<Module>, entries: HashMap<String, Entry>, code: HashMap<String, Arc<[u8]>>, dirty: bool) -> Self {
+        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(dirty) }
     }
 
     /// The code cache stored under `key`: a module number, or the specifier and content hash of a built-in script.
@@ -86,7 +86,7 @@ impl Pack {
         self.dirty.store(true, Ordering::Release);
     }
 
-    /// True once after code caches were added.
+    /// True once after something was added.
     pub fn take_dirty(&self) -> bool {
         self.dirty.swap(false, Ordering::AcqRel)
     }
