@@ -5,6 +5,7 @@ use std::fmt;
 use deno_core::url::Url;
 use serde::{Deserialize, Serialize};
 
+use super::intercept;
 use super::limits::{Limit, Limits, MIB};
 use super::packages::LocalAdaptor;
 use crate::compile::Compiled;
@@ -179,7 +180,8 @@ pub(super) fn classify(thrown: Thrown, job: &JobSource<'_>) -> RunError {
         ("JobError", Severity::Fail, None)
     };
 
-    let mut error = RunError::new(class, severity, thrown.message);
+    let message = if job.test { intercept::explained(thrown.message) } else { thrown.message };
+    let mut error = RunError::new(class, severity, message);
     error.subtype = subtype.filter(|subtype| !subtype.is_empty());
     error.details = match thrown.details {
         Some(serde_json::Value::Object(mut details)) => {
@@ -213,6 +215,8 @@ pub(super) struct JobSource<'a> {
     pub compiled: &'a Compiled,
     /// Columns that the host put before the first line of the compiled module.
     pub prelude: u32,
+    /// Whether it was a test run.
+    pub test: bool,
     /// Adaptors outside the store: their frames count as an adaptor's.
     pub local: &'a [LocalAdaptor],
 }

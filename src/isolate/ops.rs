@@ -67,6 +67,21 @@ pub fn op_fnhost_print(state: &mut OpState, #[string] message: &str, _is_err: bo
     context.write_log("ada-debug", message.trim_end().to_owned());
 }
 
+/// Stands in for the Node layer's look at the process's environment. It would let `NODE_TLS_REJECT_UNAUTHORIZED` of
+/// the machine switch off the verification of certificates in runs.
+#[op2]
+#[string]
+pub fn op_fnhost_no_env(#[string] _name: &str) -> Option<String> {
+    None
+}
+
+/// Stands in for the machine's name, which packages mix into identifiers while they load.
+#[op2]
+#[string]
+pub fn op_fnhost_no_host_name() -> String {
+    "localhost".into()
+}
+
 /// Shows a request that a test run made. It does not count against the job's log: the job did not write it.
 #[op2]
 pub fn op_fnhost_intercepted(
@@ -217,6 +232,8 @@ deno_core::extension!(
         op_fnhost_intercepted,
         op_fnhost_log,
         op_fnhost_mark,
+        op_fnhost_no_env,
+        op_fnhost_no_host_name,
         op_fnhost_print,
     ],
     esm_entry_point = "ext:fnhost/host.js",
@@ -225,6 +242,8 @@ deno_core::extension!(
     middleware = |op| match op.name {
         "op_blob_create_part" => op.with_implementation_from(&op_fnhost_blob_part()),
         "op_print" => op.with_implementation_from(&op_fnhost_print()),
+        "op_hostname" => op.with_implementation_from(&op_fnhost_no_host_name()),
+        "op_get_env_no_permission_check" => op.with_implementation_from(&op_fnhost_no_env()),
         // Permissions refuse these already; a run has no business with them at all.
         "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" => op.disable(),
         // The process is not the run's: no permission guards these, as far as they concern the process itself.

@@ -17,7 +17,7 @@ use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
-use super::intercept::{self, Request};
+use super::intercept::Request;
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::ops::{self, PackInUse};
@@ -484,6 +484,7 @@ impl Isolate {
             source: &job.source,
             compiled: &job.compiled,
             prelude: self.prelude,
+            test: job.test,
             local: self.packages.local(),
         };
         // A limit explains whatever else was observed after it.
@@ -497,10 +498,7 @@ impl Isolate {
             }
             Ok((text, None)) => (text, None),
             Ok((_, Some(thrown))) if thrown.too_large => (None, Some(RunError::limit(Limit::State, &job.limits))),
-            Ok((text, Some(mut thrown))) => {
-                if job.test {
-                    thrown.message = intercept::explained(thrown.message);
-                }
+            Ok((text, Some(thrown))) => {
                 let error = classify(thrown, &source);
                 if error.severity == Severity::Fail {
                     let text = with_error(text.as_deref(), &job.step, &error);

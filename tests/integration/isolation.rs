@@ -465,3 +465,29 @@ fn a_run_finds_nothing_of_the_run_before() {
         assert_eq!(run.go().expect(0).state(), serde_json::json!({ "calls": 1, "left": 0 }));
     }
 }
+
+#[test]
+fn an_adaptor_sees_no_name_of_the_machine_and_no_setting_of_its_node() {
+    let ran = adaptor_run(&[
+        ("name", "os.hostname()"),
+        ("authorities", "(await import('node:https')).Agent.prototype.createConnection({ host: '127.0.0.1', port: 1 }).on('error', () => {}).authorized"),
+    ])
+    .env("NODE_EXTRA_CA_CERTS", "/dev/null")
+    .go();
+    let attempts = Attempts::of(ran);
+    attempts.gave("name", "localhost");
+    attempts.gave("authorities", "false");
+}
+
+#[test]
+fn an_adaptor_can_require_an_es_module_whose_name_it_computes() {
+    let source = "import { createRequire } from 'node:module';
+        const require = createRequire(import.meta.url);
+        export const probe = () => state => ({ ...state, data: require(`./${'other'}.mjs`).answer });";
+    let ran = Run::of("job.js", "probe()")
+        .local_adaptor("probe", source)
+        .file("adaptors/probe/other.mjs", "export const answer = 42;")
+        .go()
+        .expect(0);
+    assert_eq!(ran.state()["data"], 42);
+}

@@ -6,6 +6,7 @@ mod compile;
 mod errors;
 mod execute;
 mod install;
+mod intercept;
 mod isolation;
 mod limits;
 mod run;
