@@ -361,6 +361,7 @@ fn job(host: &Host, adaptor: Option<&str>, source: &str) -> Job {
         adaptors: specifiers,
         limits: Limits::default(),
         network: Network::Open,
+        test: false,
         remove_from_state: vec!["configuration".into(), "response".into()],
     }
 }

@@ -112,7 +112,7 @@ function offers(socket, protocol) {
   return String(socket._tlsOptions.ALPNProtocols ?? "").includes(protocol);
 }
 
-// Socket → the line it is on.
+// Socket -> the line it is on.
 const lines = new WeakMap();
 
 // A connection as the server sees it.

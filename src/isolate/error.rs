@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::intercept;
 use super::limits::{Limit, Limits, MIB};
 use super::packages::LocalAdaptor;
+use super::permissions::{self, Network};
 use crate::compile::Compiled;
 
 /// How bad an error is. `Fail` leaves a state that a following step may use; the rest end the run.
@@ -180,7 +181,8 @@ pub(super) fn classify(thrown: Thrown, job: &JobSource<'_>) -> RunError {
         ("JobError", Severity::Fail, None)
     };
 
-    let message = if job.test { intercept::explained(thrown.message) } else { thrown.message };
+    let message = permissions::reword(&thrown.message, job.network);
+    let message = if job.test { intercept::explained(message) } else { message };
     let mut error = RunError::new(class, severity, message);
     error.subtype = subtype.filter(|subtype| !subtype.is_empty());
     error.details = match thrown.details {
@@ -219,6 +221,8 @@ pub(super) struct JobSource<'a> {
     pub test: bool,
     /// Adaptors outside the store: their frames count as an adaptor's.
     pub local: &'a [LocalAdaptor],
+    /// What the run may connect to.
+    pub network: &'a Network,
 }
 
 impl JobSource<'_> {

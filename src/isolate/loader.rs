@@ -17,13 +17,15 @@ use deno_core::{
 };
 use deno_error::JsErrorBox;
 
-use super::pack::Pack;
+use super::pack::{Pack, module_imports};
 use super::packages::{LoadedModule, Packages};
 use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS, RUNTIME};
 
 /// URL scheme of job modules. Stack frames and callers are told apart by it.
 pub const JOB_SCHEME: &str = "job:";
 
+/// The referrer of an ES module that `require` loads: it has resolved the file already.
+const REQUIRE_REFERRER: &str = ".";
 const RUNTIME_URL: &str = "fnhost:runtime";
 const SCOPE_URL: &str = "fnhost:scope";
 /// A module that hands a job the exports of an adaptor from the pack; the adaptor's specifier follows.
@@ -71,6 +73,21 @@ impl JobLoader {
         self.packages.resolve_for_job(specifier)
     }
 
+    /// Refuses a job that imports what it must not. Asking [`ModuleLoader::resolve`] is not enough: modules that the
+    /// runtime keeps ready, as `node:fs`, are linked to an `import` declaration without the loader's consent.
+    fn check_imports(&self) -> Result<(), ModuleLoaderError> {
+        let parsed = deno_ast::parse_module(deno_ast::ParseParams {
+            specifier: self.job.url.clone(),
+            text: self.job.source.clone(),
+            media_type: deno_ast::MediaType::JavaScript,
+            capture_tokens: false,
+            scope_analysis: false,
+            maybe_syntax: None,
+        })
+        .map_err(|error| refused(error.to_string()))?;
+        module_imports(&parsed).fixed.iter().try_for_each(|specifier| self.resolve_for_job(specifier).map(drop))
+    }
+
     /// Source of the module that hands over an adaptor of the pack. It names only what the job mentions, because
     /// reading an export evaluates what it needs.
     fn hand_over(&self, specifier: &str) -> Option<String> {
@@ -113,7 +130,7 @@ impl ModuleLoader for JobLoader {
             return Ok(self.job.url.clone());
         }
         if let Ok(url) = Url::parse(specifier)
-            && matches!(url.scheme(), "node" | "ext" | "fnhost")
+            && (matches!(url.scheme(), "node" | "ext" | "fnhost") || referrer == REQUIRE_REFERRER)
         {
             return Ok(url);
         }
@@ -137,7 +154,10 @@ impl ModuleLoader for JobLoader {
             )))
         };
         if *specifier == self.job.url {
-            return text(self.job.source.clone());
+            return match self.check_imports() {
+                Ok(()) => text(self.job.source.clone()),
+                Err(error) => ModuleLoadResponse::Sync(Err(error)),
+            };
         }
         match specifier.as_str() {
             RUNTIME_URL => return text(RUNTIME_SOURCE.into()),

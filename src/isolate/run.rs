@@ -1,21 +1,20 @@
 //! One run: create the isolate, load the module graph, reduce the operations, read the outcome, drop the isolate.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
 use deno_core::url::Url;
 use deno_core::{PollEventLoopOptions, v8};
-use deno_error::JsErrorBox;
 use deno_runtime::deno_io::{Stdio, StdioPipe};
 use deno_runtime::deno_os::{ExitCode, WatcherExitHandle, WatcherExited};
-use deno_runtime::deno_tls::{RootCertStoreProvider, rustls::RootCertStore};
 use deno_runtime::deno_web::{BlobStore, InMemoryBroadcastChannel};
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
+use super::authorities::Authorities;
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
 use super::intercept::Request;
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
@@ -38,15 +37,19 @@ pub struct HostOptions {
     pub local_adaptors: Vec<LocalAdaptor>,
     /// PEM file of further certificate authorities to trust.
     pub ca_file: Option<PathBuf>,
+    /// Load adaptors through the ordinary module graph instead of packs: slower, but nothing of ours between V8 and
+    /// the package when a fault is searched.
+    pub without_packs: bool,
 }
 
 /// Runs jobs against the adaptors of one store. Cheap to clone; shared by all isolates of the process.
 #[derive(Clone)]
 pub struct Host {
     packages: Arc<Packages>,
-    roots: Arc<Roots>,
+    authorities: Arc<Authorities>,
     /// Directory of packs on disk.
     pack_dir: Arc<PathBuf>,
+    without_packs: bool,
     /// Sorted import specifiers → what is known of that set of adaptors.
     adaptors: Arc<Mutex<HashMap<Vec<String>, Arc<AdaptorSet>>>>,
 }
@@ -79,6 +82,14 @@ pub struct Job {
     pub test: bool,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
+}
+
+impl Job {
+    /// What the run may connect to.
+    fn reach(&self) -> &Network {
+        const NOTHING: &Network = &Network::Only(Vec::new());
+        if self.test { NOTHING } else { &self.network }
+    }
 }
 
 /// One line of a run's log.
@@ -131,6 +142,8 @@ pub(super) struct RunContext {
     pub limits: Limits,
     pub tripwire: Arc<Tripwire>,
     pub log_bytes: usize,
+    /// What a package takes for the working directory.
+    pub directory: String,
     sink: LogSink,
     operation_names: Vec<String>,
     operation_started: Instant,
@@ -168,43 +181,13 @@ impl RunContext {
     }
 }
 
-/// Certificate authorities, read on first use.
-struct Roots {
-    ca_file: Option<PathBuf>,
-    store: std::sync::OnceLock<Result<RootCertStore, String>>,
-}
-
-impl RootCertStoreProvider for Roots {
-    fn get_or_try_init(&self) -> Result<&RootCertStore, JsErrorBox> {
-        self.store
-            .get_or_init(|| {
-                let mut store = deno_runtime::deno_tls::create_default_root_cert_store();
-                if let Some(path) = &self.ca_file {
-                    add_certificates(&mut store, path)?;
-                }
-                Ok(store)
-            })
-            .as_ref()
-            .map_err(|error| JsErrorBox::generic(error.clone()))
-    }
-}
-
-fn add_certificates(store: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    use deno_runtime::deno_tls::rustls::pki_types::{CertificateDer, pem::PemObject};
-    let failed = |error: &dyn std::fmt::Display| format!("cannot use certificate file {}: {error}", path.display());
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))? {
-        let certificate = certificate.map_err(|error| failed(&error))?;
-        store.add(certificate).map_err(|error| failed(&error))?;
-    }
-    Ok(())
-}
-
 impl Host {
     pub fn new(options: HostOptions) -> Self {
         Self {
             packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
             pack_dir: Arc::new(options.store.join("node_modules/.fnhost/packs")),
-            roots: Arc::new(Roots { ca_file: options.ca_file, store: std::sync::OnceLock::new() }),
+            without_packs: options.without_packs,
+            authorities: Arc::new(Authorities::new(options.ca_file)),
             adaptors: Arc::default(),
         }
     }
@@ -220,7 +203,8 @@ impl Host {
         }
         Packages::refresh();
         let file = self.pack_dir.join(format!("{}.pack", file_name(&key)));
-        let set = match pack::load(&file).filter(|pack| self.is_current(pack)) {
+        let stored = if self.without_packs { None } else { pack::load(&file) };
+        let set = match stored.filter(|pack| self.is_current(pack)) {
             Some(pack) => AdaptorSet {
                 exports: pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect(),
                 unpacked: None,
@@ -229,9 +213,14 @@ impl Host {
             },
             None => {
                 let entries = self.probe(&key)?;
-                let (pack, unpacked) = match pack::build(&self.packages, entries.clone()) {
+                let built = if self.without_packs {
+                    Err("packs are off".to_owned())
+                } else {
+                    pack::build(&self.packages, entries.clone()).map_err(|error| error.to_string())
+                };
+                let (pack, unpacked) = match built {
                     Ok(pack) => (Some(Arc::new(pack)), None),
-                    Err(error) => (None, Some(error.to_string())),
+                    Err(reason) => (None, Some(reason)),
                 };
                 AdaptorSet { exports: entries.into_iter().collect(), unpacked, pack, file }
             }
@@ -360,6 +349,8 @@ enum Interrupted {
     Exit(i32),
     Js(Box<JsError>),
     Thrown(Box<Thrown>),
+    /// Thrown while the modules were evaluated: there are no operations, and so no state.
+    Broken(Box<Thrown>),
     Host(String),
 }
 
@@ -384,11 +375,11 @@ impl Isolate {
             limits: job.limits.clone(),
             tripwire: tripwire.clone(),
             log_bytes: 0,
+            directory: host.packages.root().to_string_lossy().into_owned(),
             sink,
             operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
             operation_started: Instant::now(),
         };
-        let network = if job.test { &Network::Only(Vec::new()) } else { &job.network };
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
             broadcast_channel: InMemoryBroadcastChannel::default(),
@@ -398,8 +389,8 @@ impl Isolate {
             module_loader: loader.into_rc(),
             node_services: Some(host.packages.node_services()),
             npm_process_state_provider: None,
-            permissions: permissions::container(host.packages.readable(), network)?,
-            root_cert_store_provider: Some(host.roots.clone()),
+            permissions: permissions::container(host.packages.readable(), job.reach())?,
+            root_cert_store_provider: Some(host.authorities.clone()),
             fetch_dns_resolver: Default::default(),
             shared_array_buffer_store: None,
             compiled_wasm_module_store: None,
@@ -486,6 +477,7 @@ impl Isolate {
             prelude: self.prelude,
             test: job.test,
             local: self.packages.local(),
+            network: job.reach(),
         };
         // A limit explains whatever else was observed after it.
         let outcome = match self.tripwire.tripped() {
@@ -511,6 +503,7 @@ impl Isolate {
             Err(Interrupted::Exit(code)) => (None, Some(RunError::exit(code))),
             Err(Interrupted::Js(error)) => (None, Some(self.rejected(&error, &source))),
             Err(Interrupted::Thrown(thrown)) => (None, Some(classify(*thrown, &source))),
+            Err(Interrupted::Broken(thrown)) => (None, Some(crashed(classify(*thrown, &source)))),
             Err(Interrupted::Host(message)) => {
                 (None, Some(RunError::new("ExecutionError", Severity::Exception, message)))
             }
@@ -520,12 +513,7 @@ impl Isolate {
     /// An error that escaped through the event loop: nobody awaited the promise that it rejected.
     fn rejected(&self, error: &JsError, source: &JobSource<'_>) -> RunError {
         let thrown = thrown_from(error);
-        let mut error = classify(thrown, source);
-        if error.severity == Severity::Fail {
-            error.subtype.get_or_insert_with(|| error.name.to_owned());
-            error.name = "RuntimeCrash";
-            error.severity = Severity::Crash;
-        }
+        let mut error = crashed(classify(thrown, source));
         error.message = format!("Unhandled promise rejection: {}", error.message);
         error
     }
@@ -551,7 +539,7 @@ impl Isolate {
         remove_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         if let Err(error) = evaluated {
             return Err(match error {
-                Interrupted::Js(error) => Interrupted::Thrown(Box::new(thrown_from(&error))),
+                Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
                 other => other,
             });
         }
@@ -559,9 +547,11 @@ impl Isolate {
         let start = Instant::now();
         let call = {
             let runtime = &mut self.worker.js_runtime;
-            let namespace = runtime
-                .get_module_namespace(id)
-                .map_err(|error| Interrupted::Host(error.to_string()))?;
+            let namespace = runtime.get_module_namespace(id).map_err(|error| match error.into_kind() {
+                // What a module throws while it is evaluated is kept for those who ask for its exports.
+                CoreErrorKind::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
+                error => Interrupted::Host(error.to_string()),
+            })?;
             let arguments = {
             deno_core::scope!(scope, runtime);
             let namespace: v8::Local<v8::Value> = v8::Local::new(scope, namespace).into();
@@ -657,6 +647,16 @@ impl Isolate {
         thrown.name = Some("ImportError".into());
         Interrupted::Thrown(Box::new(thrown))
     }
+}
+
+/// The same error where no state is left that a following step could use.
+fn crashed(mut error: RunError) -> RunError {
+    if error.severity == Severity::Fail {
+        error.subtype.get_or_insert_with(|| error.name.to_owned());
+        error.name = "RuntimeCrash";
+        error.severity = Severity::Crash;
+    }
+    error
 }
 
 /// Standard streams of a run: the process's own stay out of its reach.

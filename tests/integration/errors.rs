@@ -139,7 +139,7 @@ fn an_error_of_an_adaptor_names_the_operation() {
     assert_eq!(error["details"], json!({ "statusCode": 404, "path": "/patients", "name": "Error" }));
     let lines: Vec<&str> = ran.stderr.lines().collect();
     assert_eq!(lines[0], "[R/T] ✘ AdaptorError: 404");
-    assert_eq!(lines[1], "            at @openfn/language-api/index.js:1:48");
+    assert!(lines[1].starts_with("            at @openfn/language-api/index.js:1:"), "{}", lines[1]);
     assert_eq!(lines[2], "        Error occurred at: fetch, in get() on line 1");
     assert_eq!(lines[3], "        1: get('/patients');");
     assert_eq!(lines[4], "        Check state.errors.fetch for details");
@@ -200,7 +200,7 @@ fn what_is_wrong_with_the_job_itself_is_a_crash() {
     for (source, class, message) in [
         ("fn(() => { use(); let later = 1; function use() { return later } })", "RuntimeCrash", "Cannot access 'later' before initialization"),
         ("fn(() => JSON.parse('{'))", "RuntimeCrash", "Expected property name or '}' in JSON at position 1 (line 1 column 2)"),
-        ("const broken = null.x;\nfn(s => s)", "RuntimeError", ""),
+        ("const broken = null.x;\nfn(s => s)", "RuntimeCrash", "Cannot read properties of null (reading 'x')"),
         ("fn(s => s);\ndateFns.parse('2020-01-01', 'yyyy-MM-dd', new Date());", "ValidationError", "Invalid operation at statement 2: it is an object, not a function that takes state"),
         ("import { x } from '@openfn/language-unknown';\nfn(s => x)", "ImportError", ""),
     ] {

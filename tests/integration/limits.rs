@@ -146,9 +146,8 @@ fn deep_recursion_is_an_error_like_any_other() {
     let ran = job("function down(n) { return down(n + 1) + 1; }\nfn(() => down(0))").go_json().expect(1);
     assert_eq!(ran.error(), ["RuntimeError", "fail", "Maximum call stack size exceeded"]);
     let deep = "fn(() => { let data = {}; for (let i = 0; i < 1e6; i++) data = { data }; return { data } })";
-    let ran = job(deep).go_json();
-    assert_eq!(ran.signal, None);
-    assert_ne!(ran.code, Some(0), "a state nested a million deep cannot be written");
+    let ran = job(deep).go().expect(0);
+    assert!(ran.stdout.len() < 20 << 20, "a state nested a million levels deep is {} bytes long", ran.stdout.len());
 }
 
 #[test]

@@ -1,35 +1,23 @@
-//! What the tests of runs share: a store with an adaptor from npm, jobs in directories of their own, and what came out.
+//! What the tests of runs share: a store with adaptors from npm, servers to talk to, jobs in directories of their own, and what came out.
 
-use std::fs::File;
+pub mod http_server;
+pub mod mariadb;
+mod store;
+
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use store::store;
 
 /// The version that the tests run against: positions in its files are part of what they check.
 pub const COMMON: &str = "common@3.3.4";
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_fnhost");
-
-/// A store with `@openfn/language-common`, installed by the first test that asks, for all tests of all processes.
-pub fn store() -> &'static Path {
-    static STORE: OnceLock<PathBuf> = OnceLock::new();
-    STORE.get_or_init(|| {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("store-with-common");
-        std::fs::create_dir_all(&root).unwrap();
-        let lock = File::create(root.join("tests.lock")).unwrap();
-        lock.lock().unwrap();
-        let installed =
-            Command::new(PROGRAM).args(["install", COMMON, "--repo-dir"]).arg(&root).output().expect("the program");
-        let said = String::from_utf8_lossy(&installed.stderr);
-        assert!(installed.status.success(), "the tests need {COMMON} from the npm registry:\n{said}");
-        root
-    })
-}
 
 /// A command line of the program, with nothing of this machine's settings that could change what it prints.
 pub fn fnhost(args: &[&str]) -> Command {
@@ -176,6 +164,24 @@ impl Ran {
     #[track_caller]
     pub fn state(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.stdout, self.stderr))
+    }
+
+    /// The final state of a run that completed.
+    #[track_caller]
+    pub fn completed(self) -> Value {
+        self.expect(0).state()
+    }
+
+    /// `state.data` of a run that completed.
+    #[track_caller]
+    pub fn data(self) -> Value {
+        self.completed()["data"].take()
+    }
+
+    /// What a run of `job.js` that failed wrote to `state.errors`.
+    #[track_caller]
+    pub fn failure(self) -> Value {
+        self.expect(1).state()["errors"]["job"].take()
     }
 
     /// The lines of a JSON log.
