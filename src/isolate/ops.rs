@@ -230,6 +230,7 @@ deno_core::extension!(
         op_fnhost_mark,
         op_fnhost_print,
         machine::op_fnhost_cwd,
+        machine::op_fnhost_environment,
         machine::op_fnhost_homedir,
         machine::op_fnhost_hostname,
         machine::op_fnhost_loadavg,
@@ -245,6 +246,7 @@ deno_core::extension!(
         "op_hostname" => op.with_implementation_from(&machine::op_fnhost_hostname()),
         "op_loadavg" => op.with_implementation_from(&machine::op_fnhost_loadavg()),
         "op_network_interfaces" => op.with_implementation_from(&machine::op_fnhost_network_interfaces()),
+        "op_get_env_no_permission_check" => op.with_implementation_from(&machine::op_fnhost_environment()),
         "op_node_os_user_info" => op.with_implementation_from(&machine::op_fnhost_user_info()),
         // Permissions refuse these already; a run has no business with them at all.
         "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" => op.disable(),

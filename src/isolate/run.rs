@@ -16,7 +16,7 @@ use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::authorities::Authorities;
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
-use super::intercept::{self, Request};
+use super::intercept::Request;
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::ops::{self, PackInUse};
@@ -82,6 +82,14 @@ pub struct Job {
     pub test: bool,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
+}
+
+impl Job {
+    /// What the run may connect to.
+    fn reach(&self) -> &Network {
+        const NOTHING: &Network = &Network::Only(Vec::new());
+        if self.test { NOTHING } else { &self.network }
+    }
 }
 
 /// One line of a run's log.
@@ -372,7 +380,6 @@ impl Isolate {
             operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
             operation_started: Instant::now(),
         };
-        let network = if job.test { &Network::Only(Vec::new()) } else { &job.network };
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
             broadcast_channel: InMemoryBroadcastChannel::default(),
@@ -382,7 +389,7 @@ impl Isolate {
             module_loader: loader.into_rc(),
             node_services: Some(host.packages.node_services()),
             npm_process_state_provider: None,
-            permissions: permissions::container(host.packages.readable(), network)?,
+            permissions: permissions::container(host.packages.readable(), job.reach())?,
             root_cert_store_provider: Some(host.authorities.clone()),
             fetch_dns_resolver: Default::default(),
             shared_array_buffer_store: None,
@@ -468,8 +475,9 @@ impl Isolate {
             source: &job.source,
             compiled: &job.compiled,
             prelude: self.prelude,
+            test: job.test,
             local: self.packages.local(),
-            network: &job.network,
+            network: job.reach(),
         };
         // A limit explains whatever else was observed after it.
         let outcome = match self.tripwire.tripped() {
@@ -482,10 +490,7 @@ impl Isolate {
             }
             Ok((text, None)) => (text, None),
             Ok((_, Some(thrown))) if thrown.too_large => (None, Some(RunError::limit(Limit::State, &job.limits))),
-            Ok((text, Some(mut thrown))) => {
-                if job.test {
-                    thrown.message = intercept::explained(thrown.message);
-                }
+            Ok((text, Some(thrown))) => {
                 let error = classify(thrown, &source);
                 if error.severity == Severity::Fail {
                     let text = with_error(text.as_deref(), &job.step, &error);
