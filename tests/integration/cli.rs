@@ -101,7 +101,7 @@ fn inputs_that_cannot_be_read_are_named() {
         (&["-s", "."], "cannot read the state from .: Is a directory"),
         (&["-o", "missing/out.json"], "there is no directory missing"),
         (&["-o", "."], "it is a directory"),
-        (&["--cafile", "missing.pem"], "cannot read the certificates in missing.pem"),
+        (&["--cafile", "missing.pem"], "cannot use the certificates in missing.pem"),
         (&["-s", "text.json"], "text.json:2:8: the state is not valid JSON"),
         (&["-s", "list.json"], "must be a JSON object: it is an array"),
         (&["-a", "x=/does/not/exist"], "is not a package"),
