@@ -102,16 +102,16 @@ function guardCodeGeneration() {
   guardFunctionConstructor(ObjectGetPrototypeOf(async function () {}).constructor);
   guardFunctionConstructor(ObjectGetPrototypeOf(function* () {}).constructor);
   guardFunctionConstructor(ObjectGetPrototypeOf(async function* () {}).constructor);
+  // A getter, because an adaptor must get the original: with any other function `eval("require")` would not see the
+  // scope that it stands in.
   const originalEval = globalThis.eval;
+  const refuse = function (_source) {
+    throw new EvalError("Code generation from strings is not allowed in a job");
+  };
+  ObjectDefineProperty(refuse, "name", { __proto__: null, value: "eval" });
   ObjectDefineProperty(globalThis, "eval", {
     __proto__: null,
-    value: function eval_(source) {
-      if (op_fnhost_caller() === CALLER_JOB) {
-        throw new EvalError("Code generation from strings is not allowed in a job");
-      }
-      return originalEval(source);
-    },
-    writable: true,
+    get: () => op_fnhost_caller() === CALLER_JOB ? refuse : originalEval,
     configurable: true,
   });
 }

@@ -156,7 +156,7 @@ pub struct Options {
     /// What to print on stderr: debug, info, default or none; also by source, as in `debug,job=none`
     ///
     /// Sources are cli, cmp (the compiler), r/t (the run), job, and ada (what packages print by themselves). The job is
-    /// heard in full unless you say otherwise; errors are always printed.
+    /// heard in full unless you say otherwise, as are the requests of --test; errors are always printed.
     #[arg(short, long, value_name = "LEVEL", default_value = "default")]
     pub log: Levels,
 

@@ -80,7 +80,8 @@ fn install_missing(store: &Store, missing: &[AdaptorSpec], job: &JobFile, logger
     Ok(())
 }
 
-/// The host for jobs on these adaptors.
+/// The host for jobs on these adaptors. `FNHOST_PACKS=off` has them loaded file by file, to tell a fault of a package
+/// from one of the packs.
 pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>) -> Host {
     let modules = store.node_modules().canonicalize().unwrap_or_else(|_| store.node_modules());
     let local_adaptors = adaptors
@@ -88,7 +89,8 @@ pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>) -> 
         .filter(|adaptor| !adaptor.dir.starts_with(&modules))
         .map(|adaptor| LocalAdaptor { specifier: adaptor.specifier.clone(), dir: adaptor.dir.clone() })
         .collect();
-    Host::new(HostOptions { store: store.root().to_owned(), local_adaptors, ca_file })
+    let without_packs = std::env::var_os("FNHOST_PACKS").is_some_and(|value| value == "off");
+    Host::new(HostOptions { store: store.root().to_owned(), local_adaptors, ca_file, without_packs })
 }
 
 /// The file with further certificate authorities: the one asked for, else what the environment names. A wrong name in

@@ -24,6 +24,8 @@ use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS, RUNTIME};
 /// URL scheme of job modules. Stack frames and callers are told apart by it.
 pub const JOB_SCHEME: &str = "job:";
 
+/// The referrer of an ES module that `require` loads: it has resolved the file already.
+const REQUIRE_REFERRER: &str = ".";
 const RUNTIME_URL: &str = "fnhost:runtime";
 const SCOPE_URL: &str = "fnhost:scope";
 /// A module that hands a job the exports of an adaptor from the pack; the adaptor's specifier follows.
@@ -128,11 +130,12 @@ impl ModuleLoader for JobLoader {
             return Ok(self.job.url.clone());
         }
         if let Ok(url) = Url::parse(specifier)
-            && matches!(url.scheme(), "node" | "ext" | "fnhost")
+            && (matches!(url.scheme(), "node" | "ext" | "fnhost") || referrer == REQUIRE_REFERRER)
         {
             return Ok(url);
         }
-        let referrer = Url::parse(referrer).map_err(JsErrorBox::from_err)?;
+        // `require` of an ES module has no referrer: what it asks for is a URL already.
+        let referrer = Url::parse(referrer).or_else(|_| Url::parse(specifier)).map_err(JsErrorBox::from_err)?;
         self.packages.resolve(specifier, &referrer)
     }
 

@@ -10,6 +10,7 @@ mod error;
 mod intercept;
 mod limits;
 mod loader;
+mod machine;
 mod ops;
 mod pack;
 mod packages;

@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use deno_core::url::Url;
-use deno_core::{OpState, op2, v8};
+use deno_core::{ExtensionFileSource, OpState, ascii_str_include, op2, v8};
 use deno_error::JsErrorBox;
 
 use super::blobs::op_fnhost_blob_part;
 use super::intercept::Request;
 use super::limits::Limit;
+use super::machine;
 use super::pack::{Kind, Pack, Target};
 use super::run::RunContext;
 
@@ -34,7 +35,7 @@ pub fn op_fnhost_caller(scope: &mut v8::PinScope<'_, '_>) -> u32 {
             continue;
         };
         let name = name.to_rust_string_lossy(scope);
-        if name.is_empty() || name.starts_with("ext:fnhost/") {
+        if name.is_empty() || name.starts_with("ext:fnhost/") || name.starts_with("fnhost:") {
             continue;
         }
         return match name.split(':').next() {
@@ -207,6 +208,16 @@ fn compile_function<'s>(
 #[op2(fast)]
 pub fn op_fnhost_ignore(#[string] _text: &str) {}
 
+/// The host's own JavaScript. Listed with the macro's `esm`, it would be read at run time from where it was compiled.
+const JAVASCRIPT: [ExtensionFileSource; 2] = [
+    ExtensionFileSource::new("ext:fnhost/modules.js", ascii_str_include!("../../js/modules.js")),
+    ExtensionFileSource::new("ext:fnhost/host.js", ascii_str_include!("../../js/host.js")),
+];
+
+/// Evaluated on demand only.
+const LAZY_JAVASCRIPT: [ExtensionFileSource; 1] =
+    [ExtensionFileSource::new("ext:fnhost/intercept.js", ascii_str_include!("../../js/intercept.js"))];
+
 deno_core::extension!(
     fnhost,
     ops = [
@@ -218,13 +229,25 @@ deno_core::extension!(
         op_fnhost_log,
         op_fnhost_mark,
         op_fnhost_print,
+        machine::op_fnhost_cwd,
+        machine::op_fnhost_environment,
+        machine::op_fnhost_homedir,
+        machine::op_fnhost_hostname,
+        machine::op_fnhost_loadavg,
+        machine::op_fnhost_network_interfaces,
+        machine::op_fnhost_user_info,
     ],
     esm_entry_point = "ext:fnhost/host.js",
-    esm = [dir "js", "modules.js", "host.js"],
-    lazy_loaded_esm = [dir "js", "intercept.js"],
     middleware = |op| match op.name {
         "op_blob_create_part" => op.with_implementation_from(&op_fnhost_blob_part()),
         "op_print" => op.with_implementation_from(&op_fnhost_print()),
+        "op_fs_cwd" => op.with_implementation_from(&machine::op_fnhost_cwd()),
+        "op_homedir" => op.with_implementation_from(&machine::op_fnhost_homedir()),
+        "op_hostname" => op.with_implementation_from(&machine::op_fnhost_hostname()),
+        "op_loadavg" => op.with_implementation_from(&machine::op_fnhost_loadavg()),
+        "op_network_interfaces" => op.with_implementation_from(&machine::op_fnhost_network_interfaces()),
+        "op_get_env_no_permission_check" => op.with_implementation_from(&machine::op_fnhost_environment()),
+        "op_node_os_user_info" => op.with_implementation_from(&machine::op_fnhost_user_info()),
         // Permissions refuse these already; a run has no business with them at all.
         "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" => op.disable(),
         // The process is not the run's: no permission guards these, as far as they concern the process itself.
@@ -234,5 +257,9 @@ deno_core::extension!(
             op.with_implementation_from(&op_fnhost_ignore())
         }
         _ => op,
+    },
+    customizer = |extension: &mut deno_core::Extension| {
+        extension.esm_files = JAVASCRIPT.to_vec().into();
+        extension.lazy_loaded_esm_files = LAZY_JAVASCRIPT.to_vec().into();
     },
 );

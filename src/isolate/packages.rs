@@ -195,6 +195,16 @@ impl Packages {
         answer
     }
 
+    /// Directory with the packages, in which an isolate may read.
+    pub fn root(&self) -> &Path {
+        &self.readable[0]
+    }
+
+    /// Stands for every file that `require` may not read: nothing is ever put there.
+    fn outside(&self) -> PathBuf {
+        self.root().join(".fnhost/outside")
+    }
+
     /// Directories an isolate may read.
     pub fn readable(&self) -> &[PathBuf] {
         &self.readable
@@ -325,17 +335,18 @@ impl NodeRequireLoader for RequireLoader {
         _permissions: &mut PermissionsContainer,
         path: Cow<'a, Path>,
     ) -> Result<Cow<'a, Path>, JsErrorBox> {
-        // Resolution probes parent directories for `node_modules`; what exists outside the store must stay unknown.
         if self.0.may_require(&path) {
             return Ok(path);
         }
-        Err(JsErrorBox::new(
-            "NotCapable",
-            format!("require may only read installed adaptors, not {}", path.display()),
-        ))
+        // Resolution probes the parent directories for `node_modules`, and must go on: outside there is nothing.
+        Ok(Cow::Owned(self.0.outside().join(path.strip_prefix("/").unwrap_or(&path))))
     }
 
     fn load_text_file_lossy(&self, path: &Path) -> Result<FastString, JsErrorBox> {
+        if let Ok(path) = path.strip_prefix(self.0.outside()) {
+            let message = format!("require may only read installed adaptors, not /{}", path.display());
+            return Err(JsErrorBox::new("NotCapable", message));
+        }
         let bytes = std::fs::read(path).map_err(JsErrorBox::from_err)?;
         Ok(FastString::from(String::from_utf8_lossy(&bytes).into_owned()))
     }

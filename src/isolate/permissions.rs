@@ -26,8 +26,8 @@ impl Network {
 }
 
 /// Facts about the machine that drivers ask for while they load (mongodb, mysql2 and others send them in their
-/// greetings). They tell nothing of the environment, the users or the files.
-const HARMLESS_SYSTEM_FACTS: &[&str] = &["osRelease", "cpus", "systemMemoryInfo", "uid", "gid"];
+/// greetings). They tell nothing of the environment, the users or the files; [`super::machine`] makes up what would.
+const HARMLESS_SYSTEM_FACTS: &[&str] = &["osRelease", "osUptime", "cpus", "systemMemoryInfo", "uid", "gid", "getegid"];
 
 /// Permissions of one run. `readable` are the directories with installed adaptors.
 pub fn container(readable: &[PathBuf], network: &Network) -> Result<PermissionsContainer, String> {

@@ -16,7 +16,7 @@ use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::authorities::Authorities;
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
-use super::intercept::{self, Request};
+use super::intercept::Request;
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::ops::{self, PackInUse};
@@ -37,6 +37,9 @@ pub struct HostOptions {
     pub local_adaptors: Vec<LocalAdaptor>,
     /// PEM file of further certificate authorities to trust.
     pub ca_file: Option<PathBuf>,
+    /// Load adaptors through the ordinary module graph instead of packs: slower, but nothing of ours between V8 and
+    /// the package when a fault is searched.
+    pub without_packs: bool,
 }
 
 /// Runs jobs against the adaptors of one store. Cheap to clone; shared by all isolates of the process.
@@ -46,6 +49,7 @@ pub struct Host {
     authorities: Arc<Authorities>,
     /// Directory of packs on disk.
     pack_dir: Arc<PathBuf>,
+    without_packs: bool,
     /// Sorted import specifiers → what is known of that set of adaptors.
     adaptors: Arc<Mutex<HashMap<Vec<String>, Arc<AdaptorSet>>>>,
 }
@@ -78,6 +82,14 @@ pub struct Job {
     pub test: bool,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
+}
+
+impl Job {
+    /// What the run may connect to.
+    fn reach(&self) -> &Network {
+        const NOTHING: &Network = &Network::Only(Vec::new());
+        if self.test { NOTHING } else { &self.network }
+    }
 }
 
 /// One line of a run's log.
@@ -130,6 +142,8 @@ pub(super) struct RunContext {
     pub limits: Limits,
     pub tripwire: Arc<Tripwire>,
     pub log_bytes: usize,
+    /// What a package takes for the working directory.
+    pub directory: String,
     sink: LogSink,
     operation_names: Vec<String>,
     operation_started: Instant,
@@ -172,6 +186,7 @@ impl Host {
         Self {
             packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
             pack_dir: Arc::new(options.store.join("node_modules/.fnhost/packs")),
+            without_packs: options.without_packs,
             authorities: Arc::new(Authorities::new(options.ca_file)),
             adaptors: Arc::default(),
         }
@@ -188,7 +203,8 @@ impl Host {
         }
         Packages::refresh();
         let file = self.pack_dir.join(format!("{}.pack", file_name(&key)));
-        let set = match pack::load(&file).filter(|pack| self.is_current(pack)) {
+        let stored = if self.without_packs { None } else { pack::load(&file) };
+        let set = match stored.filter(|pack| self.is_current(pack)) {
             Some(pack) => AdaptorSet {
                 exports: pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect(),
                 unpacked: None,
@@ -197,9 +213,14 @@ impl Host {
             },
             None => {
                 let entries = self.probe(&key)?;
-                let (pack, unpacked) = match pack::build(&self.packages, entries.clone()) {
+                let built = if self.without_packs {
+                    Err("packs are off".to_owned())
+                } else {
+                    pack::build(&self.packages, entries.clone()).map_err(|error| error.to_string())
+                };
+                let (pack, unpacked) = match built {
                     Ok(pack) => (Some(Arc::new(pack)), None),
-                    Err(error) => (None, Some(error.to_string())),
+                    Err(reason) => (None, Some(reason)),
                 };
                 AdaptorSet { exports: entries.into_iter().collect(), unpacked, pack, file }
             }
@@ -354,11 +375,11 @@ impl Isolate {
             limits: job.limits.clone(),
             tripwire: tripwire.clone(),
             log_bytes: 0,
+            directory: host.packages.root().to_string_lossy().into_owned(),
             sink,
             operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
             operation_started: Instant::now(),
         };
-        let network = if job.test { &Network::Only(Vec::new()) } else { &job.network };
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
             broadcast_channel: InMemoryBroadcastChannel::default(),
@@ -368,7 +389,7 @@ impl Isolate {
             module_loader: loader.into_rc(),
             node_services: Some(host.packages.node_services()),
             npm_process_state_provider: None,
-            permissions: permissions::container(host.packages.readable(), network)?,
+            permissions: permissions::container(host.packages.readable(), job.reach())?,
             root_cert_store_provider: Some(host.authorities.clone()),
             fetch_dns_resolver: Default::default(),
             shared_array_buffer_store: None,
@@ -454,8 +475,9 @@ impl Isolate {
             source: &job.source,
             compiled: &job.compiled,
             prelude: self.prelude,
+            test: job.test,
             local: self.packages.local(),
-            network: &job.network,
+            network: job.reach(),
         };
         // A limit explains whatever else was observed after it.
         let outcome = match self.tripwire.tripped() {
@@ -468,10 +490,7 @@ impl Isolate {
             }
             Ok((text, None)) => (text, None),
             Ok((_, Some(thrown))) if thrown.too_large => (None, Some(RunError::limit(Limit::State, &job.limits))),
-            Ok((text, Some(mut thrown))) => {
-                if job.test {
-                    thrown.message = intercept::explained(thrown.message);
-                }
+            Ok((text, Some(thrown))) => {
                 let error = classify(thrown, &source);
                 if error.severity == Severity::Fail {
                     let text = with_error(text.as_deref(), &job.step, &error);

@@ -545,3 +545,27 @@ fn a_run_finds_nothing_of_the_run_before() {
         assert_eq!(run.go().expect(0).state(), serde_json::json!({ "calls": 1, "left": 0 }));
     }
 }
+
+#[test]
+fn settings_of_the_machines_node_are_not_those_of_a_run() {
+    let ran = adaptor_run(&[
+        ("authorities", "(await import('node:https')).Agent.prototype.createConnection({ host: '127.0.0.1', port: 1 }).on('error', () => {}).authorized"),
+    ])
+    .env("NODE_EXTRA_CA_CERTS", "/dev/null")
+    .go();
+    let attempts = Attempts::of(ran);
+    attempts.gave("authorities", "false");
+}
+
+#[test]
+fn an_adaptor_can_require_an_es_module_whose_name_it_computes() {
+    let source = "import { createRequire } from 'node:module';
+        const require = createRequire(import.meta.url);
+        export const probe = () => state => ({ ...state, data: require(`./${'other'}.mjs`).answer });";
+    let ran = Run::of("job.js", "probe()")
+        .local_adaptor("probe", source)
+        .file("adaptors/probe/other.mjs", "export const answer = 42;")
+        .go()
+        .expect(0);
+    assert_eq!(ran.state()["data"], 42);
+}
