@@ -56,6 +56,33 @@ fn a_text_of_one_gigabyte() {
 }
 
 #[test]
+fn sizes_that_v8_ends_the_process_for() {
+    for source in [
+        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).split('').length }))",
+        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).match(/x/g).length }))",
+        "fn(() => ({ n: JSON.parse('[' + '1,'.repeat(2 ** 27) + '1]').length }))",
+    ] {
+        println!("{source}");
+        let ran = job(source).go().expect(22);
+        assert!(ran.stderr.contains("[R/T] ✘ OOMError: "), "{}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+}
+
+#[test]
+fn built_ins_that_heed_no_limit() {
+    for source in [
+        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).replaceAll('x', 'yy').length }))",
+        "fn(() => { const all = []; all.length = 2 ** 27; all.fill(0); return {} })",
+    ] {
+        println!("{source}");
+        let ran = job(source).args(&["-t", "2s"]).go();
+        assert!([Some(20), Some(22)].contains(&ran.code), "{:?} {:?} {}", ran.code, ran.signal, ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+}
+
+#[test]
 fn buffers() {
     let message = "Job holds more than 64 MB in ArrayBuffers and Buffers";
     for source in [
