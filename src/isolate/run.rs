@@ -536,7 +536,6 @@ impl Isolate {
         let evaluation = self.worker.js_runtime.mod_evaluate(id);
         let evaluated = self.drive(Box::pin(evaluation)).await;
         stats.evaluate = start.elapsed();
-        remove_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         if let Err(error) = evaluated {
             return Err(match error {
                 Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
@@ -716,15 +715,7 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
     })
 }
 
-fn remove_global(runtime: &mut deno_core::JsRuntime, name: &str) {
-    let context = runtime.main_context();
-    deno_core::scope!(scope, runtime);
-    let global = v8::Local::new(scope, context).global(scope);
-    let name = v8::String::new(scope, name).expect("a short string").into();
-    global.delete(scope, name);
-}
-
-/// A file name for a set of adaptors: readable where it is short, and always distinct.
+/// A file name for a set of adaptors: readable where it is short, and distinct.
 fn file_name(specifiers: &[String]) -> String {
     use sha2::Digest;
     let hash = sha2::Sha256::digest(specifiers.join("\n"));
@@ -736,7 +727,8 @@ fn file_name(specifiers: &[String]) -> String {
         .chars()
         .take(60)
         .collect();
-    format!("{readable}-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
+    let hash = u64::from_be_bytes(hash[..8].try_into().expect("a digest has 32 bytes"));
+    format!("{readable}-{hash:016x}")
 }
 
 fn thrown_from(error: &JsError) -> Thrown {

@@ -172,6 +172,11 @@ fn several_adaptors() {
     let state = run.local_adaptor("shouter", local).adaptor(COMMON).go().expect(0).state();
     assert_eq!([&state["text"], &state["done"]], [&json!("HELLO"), &json!(true)]);
 
+    // One that the job imports only while it runs, after another whose names it uses.
+    let source = "shout('a'); fn(async s => ({ ...s, n: typeof (await import('@openfn/language-common')).each }))";
+    let run = Run::of("job.js", source).local_adaptor("shouter", local).adaptor(COMMON);
+    assert_eq!(run.go().expect(0).state()["n"], "function");
+
     let run = Run::of("job.js", "fn(s => s)").args(&["--adaptors", &format!("{COMMON},common"), "-l", "info"]);
     let ran = run.go().expect(0);
     assert_eq!(ran.stderr.matches("@openfn/language-common@3.3.4").count(), 1, "given twice, used once: {}", ran.stderr);
