@@ -15,7 +15,7 @@ use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::authorities::Authorities;
-use super::error::{JobSource, RunError, Severity, Thrown, classify};
+use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::intercept::Request;
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
@@ -80,6 +80,8 @@ pub struct Job {
     /// A test run: HTTP requests are shown in the log and answered with an empty JSON object, and nothing connects to
     /// anywhere, whatever `network` allows.
     pub test: bool,
+    /// Takes the secrets of the configuration out of errors, which go into the state and to people.
+    pub hide: Option<Hide>,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
 }
@@ -475,6 +477,7 @@ impl Isolate {
             source: &job.source,
             compiled: &job.compiled,
             prelude: self.prelude,
+            hide: job.hide.as_ref(),
             test: job.test,
             local: self.packages.local(),
             network: job.reach(),
@@ -711,6 +714,7 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         limits: Limits::default(),
         network: Network::Only(Vec::new()),
         test: false,
+        hide: None,
         remove_from_state: Vec::new(),
     })
 }

@@ -153,6 +153,20 @@ fn secrets_are_masked_in_logs_and_errors() {
     }
 }
 
+#[test]
+fn an_error_does_not_carry_the_credential_into_the_state() {
+    // As HTTP clients do: the whole request hangs on the error.
+    let adaptor = "export const fail = () => state => {
+  const { url, password } = state.configuration;
+  throw Object.assign(new Error(`POST ${url}?key=${password}`), { request: { headers: [`Bearer ${password}`] } });
+};";
+    let run = Run::of("job.js", "fail()").local_adaptor("failing", adaptor);
+    let ran = run.credential("url: https://example.org\npassword: hunter22\n").go().expect(1);
+    assert!(!ran.stdout.contains("hunter22") && !ran.stderr.contains("hunter22"), "{}{}", ran.stdout, ran.stderr);
+    let error = &ran.state()["errors"]["job"];
+    assert_eq!(error["details"]["request"]["headers"], json!(["Bearer ***"]), "{error}");
+}
+
 fn run_with(run: &Run, args: &[&str]) -> Ran {
     Ran::new(run.command().args(args).output().unwrap())
 }
