@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn paths_of_old_scripts_are_refused_with_the_name_to_write() {
-        for text in ["./node_modules/language-http.Adaptor", "/opt/node_modules/language-http", "language-http.Adaptor"] {
+        for text in ["./node_modules/language-http.Adaptor", "/opt/node_modules/language-http", "language-http.Adaptor"]
+        {
             let message = adaptor(text).unwrap_err();
             assert!(message.contains("write -l http,"), "{text}: {message}");
         }

@@ -108,7 +108,10 @@ Error occurred at: ref
     #[test]
     fn what_happened_nowhere_is_shown_without_source() {
         let error = RunError::new("TimeoutError", Severity::Kill, "Job took longer than 5 ms to complete");
-        assert_eq!(render(&error, "ref", ""), "TimeoutError: Job took longer than 5 ms to complete\nError occurred at: ref");
+        assert_eq!(
+            render(&error, "ref", ""),
+            "TimeoutError: Job took longer than 5 ms to complete\nError occurred at: ref"
+        );
     }
 
     #[test]

@@ -146,7 +146,10 @@ mod tests {
     #[test]
     fn secrets_are_found_the_way_they_travel() {
         let key = "-----BEGIN KEY-----\nMIIabc\n-----END KEY-----";
-        assert_eq!(hide(json!({ "key": key }), r#"{"key":"-----BEGIN KEY-----\nMIIabc\n-----END KEY-----"}"#), r#"{"key":"***"}"#);
+        assert_eq!(
+            hide(json!({ "key": key }), r#"{"key":"-----BEGIN KEY-----\nMIIabc\n-----END KEY-----"}"#),
+            r#"{"key":"***"}"#
+        );
         assert_eq!(hide(json!({ "key": key }), "line: MIIabc"), "line: ***");
         assert_eq!(hide(json!({ "key": "a\"b\"c" }), r#""a\"b\"c""#), r#""***""#);
         assert_eq!(hide(json!({ "key": "a b/c(d)" }), "k=a+b%2Fc%28d%29&x ?k=a%20b%2Fc(d)"), "k=***&x ?k=***");

@@ -6,6 +6,7 @@
 
 mod authorities;
 mod blobs;
+mod custody;
 mod error;
 mod intercept;
 mod limits;

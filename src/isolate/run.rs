@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
@@ -15,6 +15,7 @@ use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::authorities::Authorities;
+use super::custody::{self, Custody, Lost};
 use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::intercept::Request;
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
@@ -286,18 +287,35 @@ impl Host {
 
     fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
         let host = self.clone();
-        let thread = std::thread::Builder::new()
-            .name("isolate".into())
-            .stack_size(STACK_SIZE)
-            .spawn(move || host.run_here(&job, pack, state, sink));
-        match thread.map(|thread| thread.join()) {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Outcome::exception("the isolate's thread panicked: this is a bug in fnhost"),
-            Err(error) => Outcome::exception(format!("cannot start a thread for the isolate: {error}")),
+        let limits = job.limits.clone();
+        let tripwire = Arc::<Tripwire>::default();
+        let (sender, outcome) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("isolate".into()).stack_size(STACK_SIZE).spawn({
+            let tripwire = tripwire.clone();
+            move || {
+                let _custody = Custody::take(tripwire.clone());
+                let _ = sender.send(host.run_here(&job, pack, state, sink, tripwire));
+            }
+        });
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(error) => return Outcome::exception(format!("cannot start a thread for the isolate: {error}")),
+        };
+        match custody::wait(thread, &outcome, &tripwire, &limits) {
+            Ok(outcome) => outcome,
+            Err(Lost::Run(error)) => Outcome { state: None, error: Some(*error), stats: RunStats::default() },
+            Err(Lost::Panicked) => Outcome::exception("the isolate's thread panicked: this is a bug in fnhost"),
         }
     }
 
-    fn run_here(&self, job: &Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
+    fn run_here(
+        &self,
+        job: &Job,
+        pack: Option<Arc<Pack>>,
+        state: String,
+        sink: LogSink,
+        tripwire: Arc<Tripwire>,
+    ) -> Outcome {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return Outcome::exception(format!("cannot start the isolate's event loop: {error}")),
@@ -306,7 +324,7 @@ impl Host {
             let mut stats = RunStats::default();
             let clock = ThreadClock::current();
             let start = Instant::now();
-            let mut isolate = match Isolate::create(self, job, pack, sink) {
+            let mut isolate = match Isolate::create(self, job, pack, sink, tripwire) {
                 Ok(isolate) => isolate,
                 Err(error) => return Outcome::exception(error),
             };
@@ -357,7 +375,13 @@ enum Interrupted {
 }
 
 impl Isolate {
-    fn create(host: &Host, job: &Job, pack: Option<Arc<Pack>>, sink: LogSink) -> Result<Self, String> {
+    fn create(
+        host: &Host,
+        job: &Job,
+        pack: Option<Arc<Pack>>,
+        sink: LogSink,
+        tripwire: Arc<Tripwire>,
+    ) -> Result<Self, String> {
         let job_url = Url::parse(&format!("job:/{}", job.name.replace([' ', '?', '#', '%'], "_")))
             .map_err(|error| format!("{} is no usable job name: {error}", job.name))?;
         let mentions_global = job.compiled.code.contains("globalThis");
@@ -371,7 +395,6 @@ impl Isolate {
                 adaptors: job.adaptors.clone(),
             },
         };
-        let tripwire = Arc::new(Tripwire::default());
         let buffers = BufferAccount::new(job.limits.buffers, tripwire.clone());
         let context = RunContext {
             limits: job.limits.clone(),

@@ -14,7 +14,8 @@ fn help_teaches() {
     for command in COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
     }
-    for expected in ["Examples:", "fnhost run job.js -a http", "Environment:", "FNHOST_REPO_DIR", "NO_COLOR", "read on"] {
+    for expected in ["Examples:", "fnhost run job.js -a http", "Environment:", "FNHOST_REPO_DIR", "NO_COLOR", "read on"]
+    {
         assert!(help.contains(expected), "{expected} in {help}");
     }
     let nothing = go(&[]).expect(2);

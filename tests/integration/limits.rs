@@ -152,7 +152,8 @@ fn deep_recursion_is_an_error_like_any_other() {
 
 #[test]
 fn values_json_cannot_hold() {
-    let ran = job("fn(state => { state.self = state; state.data = { list: [state.data] }; return state })").go().expect(0);
+    let ran =
+        job("fn(state => { state.self = state; state.data = { list: [state.data] }; return state })").go().expect(0);
     assert!(ran.stdout.contains("[Circular]"), "{}", ran.stdout);
 
     let ran = job("fn(state => { state.data = { counts: [{ n: 10n }] }; return state })").go_json().expect(1);
@@ -160,7 +161,8 @@ fn values_json_cannot_hold() {
     assert_eq!([class.as_str(), severity.as_str()], ["RuntimeError", "fail"]);
     assert!(message.starts_with("state.data.counts.0.n is a BigInt, which JSON cannot hold"), "{message}");
 
-    let source = "fn(() => ({ date: new Date(0), none: undefined, f() {}, map: new Map([[1, 2]]), n: NaN, s: Symbol('x') }))";
+    let source =
+        "fn(() => ({ date: new Date(0), none: undefined, f() {}, map: new Map([[1, 2]]), n: NaN, s: Symbol('x') }))";
     let expected = serde_json::json!({ "date": "1970-01-01T00:00:00.000Z", "map": {}, "n": null });
     assert_eq!(job(source).go().expect(0).state(), expected);
 }
