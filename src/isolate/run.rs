@@ -454,7 +454,7 @@ impl Isolate {
             let mut state = state.borrow_mut();
             state.put(context);
             if let Some(pack) = pack {
-                state.put(PackInUse { pack, compiled: Vec::new() });
+                state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
             }
             state.put(WatcherExitHandle(handle));
         }
