@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fnhost::compile::{self, Adaptor, Compiled, Dialect};
-use fnhost::isolate::{Host, HostOptions, Job, Limits, Network, platform};
+use fnhost::isolate::{Host, HostOptions, Job, Limits, LocalAdaptor, Network, platform};
 
 /// Rounds of the process comparison.
 const ROUNDS: usize = 15;
@@ -30,19 +30,34 @@ const PEERS: &[&str] = &[
     "@openfn/language-http@7.2.10",
 ];
 
+/// What adaptors stand on, each loaded by itself.
+const PARTS: &[(&str, &str)] = &[
+    ("lodash", "npm:lodash@4"),
+    ("date-fns", "npm:date-fns@2"),
+    ("undici", "npm:undici@7"),
+    ("ajv", "npm:ajv@8"),
+    ("csv-parse", "npm:csv-parse@5"),
+    ("csvtojson", "npm:csvtojson@2"),
+    ("jsonpath-plus", "npm:jsonpath-plus@10"),
+    ("cheerio", "npm:cheerio@1.0.0-rc.12"),
+];
+
 fn main() {
     platform::init();
     let work = std::env::temp_dir().join("fnhost-bench");
     std::fs::create_dir_all(&work).expect("a directory for the bench");
     let store = work.join("store");
     let fnhost = PathBuf::from(env!("CARGO_BIN_EXE_fnhost"));
-    status(&fnhost, &["install", "common@3.3.4", "http@7.2.10", "--repo-dir", path(&store)], &work);
+    let mut install = vec!["install", "common@3.3.4", "http@7.2.10", "--repo-dir", path(&store)];
+    install.extend(PARTS.iter().map(|(_, package)| *package));
+    status(&fnhost, &install, &work);
     let server = Server::start();
     let mut report = String::from(HEAD);
     let _ = writeln!(report, "Machine: {}.\n", machine());
 
     report.push_str(&processes(&fnhost, &store, &work, &server));
     report.push_str(&isolates(&store, &server));
+    report.push_str(&parts(&store, &work));
     print!("{report}");
     if let Some(file) = std::env::args().skip_while(|argument| argument != "--write").nth(1) {
         std::fs::write(&file, report).expect("the report can be written");
@@ -283,6 +298,54 @@ fn isolates(store: &Path, server: &Server) -> String {
     table
 }
 
+/// Where the time of loading an adaptor goes: its dependencies one by one.
+fn parts(store: &Path, work: &Path) -> String {
+    let built_in = [
+        ("node:process", "export const touched = process.version;"),
+        ("node:stream", "import { Readable } from 'node:stream'; export const touched = new Readable();"),
+        ("node:http", "import { request } from 'node:http'; export const touched = typeof request;"),
+    ];
+    let local_adaptors = built_in
+        .iter()
+        .map(|(name, source)| {
+            let specifier = name.replace(':', "-");
+            let dir = work.join(&specifier);
+            std::fs::create_dir_all(&dir).expect("a directory for a local adaptor");
+            write(&dir, "package.json", &format!(r#"{{"name":"{specifier}","type":"module","main":"index.js"}}"#));
+            write(&dir, "index.js", source);
+            LocalAdaptor { specifier, dir }
+        })
+        .collect();
+    let host = Host::new(HostOptions { store: store.to_owned(), local_adaptors, ..Default::default() });
+    let mut table = String::from(
+        "## Parts of an adaptor\n\nEach evaluated by itself in a fresh isolate, code caches warm; median. An adaptor pays only \
+         for the parts that a job uses.\n\n| | evaluate ms | CPU ms, create to drop | heap MB |\n|---|---|---|---|\n",
+    );
+    let packages = PARTS.iter().map(|(name, _)| ((*name).to_owned(), *name));
+    let built_in = built_in.iter().map(|(name, _)| (name.replace(':', "-"), *name));
+    for (specifier, name) in built_in.chain(packages) {
+        let source = format!("import * as part from '{specifier}'; export default [(state) => state];");
+        let job = self::job(&host, Some(&specifier), &source);
+        let stats: Vec<_> = (0..RUNS / 2)
+            .map(|_| {
+                let outcome = host.run(job.clone(), "{}".into(), Box::new(|_| {}));
+                assert!(outcome.error.is_none(), "{name}: {:?}", outcome.error);
+                outcome.stats
+            })
+            .collect();
+        let stats = &stats[3..];
+        let _ = writeln!(
+            table,
+            "| {name} | {:.1} | {:.1} | {:.1} |",
+            median(stats.iter().map(|stats| ms(stats.evaluate))),
+            median(stats.iter().map(|stats| ms(stats.cpu))),
+            median(stats.iter().map(|stats| stats.heap as f64 / 1048576.0)),
+        );
+    }
+    table.push('\n');
+    table
+}
+
 fn job(host: &Host, adaptor: Option<&str>, source: &str) -> Job {
     let specifiers: Vec<String> = adaptor.map(str::to_owned).into_iter().collect();
     let set = host.prepare(&specifiers).unwrap_or_else(|error| panic!("{adaptor:?}: {error}"));
@@ -298,6 +361,7 @@ fn job(host: &Host, adaptor: Option<&str>, source: &str) -> Job {
         adaptors: specifiers,
         limits: Limits::default(),
         network: Network::Open,
+        test: false,
         remove_from_state: vec!["configuration".into(), "response".into()],
     }
 }

@@ -7,7 +7,7 @@ import { core, internals, primordials } from "ext:core/mod.js";
 import { adaptor } from "ext:fnhost/modules.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
-const { op_fnhost_caller, op_fnhost_log, op_fnhost_mark } = core.ops;
+const { op_fnhost_caller, op_fnhost_intercepted, op_fnhost_log, op_fnhost_mark } = core.ops;
 const {
   ArrayIsArray,
   ArrayPrototypeAt,
@@ -28,6 +28,8 @@ const {
   ObjectPrototypeIsPrototypeOf,
   ObjectPrototypeToString,
   ReflectConstruct,
+  ReflectDeleteProperty,
+  ReflectGetOwnPropertyDescriptor,
   ReflectOwnKeys,
   RangeError,
   String,
@@ -112,6 +114,22 @@ function guardCodeGeneration() {
     get: () => op_fnhost_caller() === CALLER_JOB ? refuse : originalEval,
     configurable: true,
   });
+}
+
+// V8 takes the memory of resizable buffers past the allocator that counts it, so there are none.
+function guardBufferConstructor(name) {
+  const Original = globalThis[name];
+  const guarded = function (length, options) {
+    if (new.target === undefined) throw new TypeError(`Constructor ${name} requires 'new'`);
+    if (options?.maxByteLength !== undefined) throw new RangeError(`A resizable ${name} is not available`);
+    return ReflectConstruct(Original, [length], new.target === guarded ? Original : new.target);
+  };
+  for (const key of ReflectOwnKeys(Original)) {
+    ObjectDefineProperty(guarded, key, ReflectGetOwnPropertyDescriptor(Original, key));
+  }
+  const constructor = { __proto__: null, value: guarded, writable: true, configurable: true };
+  ObjectDefineProperty(Original.prototype, "constructor", constructor);
+  ObjectDefineProperty(globalThis, name, constructor);
 }
 
 // The Node layer of the runtime reads `globalThis.Deno` while it runs, so the name must resolve for it and for it
@@ -367,8 +385,12 @@ async function run(namespace, stateText, options) {
   let text;
   try {
     if (result !== null && typeof result === "object" && !ArrayIsArray(result)) {
-      result = { ...result };
-      for (const key of options.remove) delete result[key];
+      for (const key of options.remove) {
+        // In place: a copy would leave the credential wherever the state refers to itself.
+        if (ReflectDeleteProperty(result, key)) continue;
+        result = { ...result };
+        delete result[key];
+      }
     }
     text = stringify(result);
   } catch (error) {
@@ -389,15 +411,20 @@ function describeValue(value) {
 // Entry points
 // ---------------------------------------------------------------------------------------------------------------
 
+const loadIntercept = core.createLazyLoader("ext:fnhost/intercept.js");
+
 // After the runtime's own bootstrap, before any adaptor.
-function setup() {
+function setup(test) {
   const { inspect: denoInspect } = globalThis.Deno;
   internals.fnhostInspect = (value) => denoInspect(value, { depth: 6, colors: false, strAbbreviateSize: 10_000 });
   for (const name of REMOVED_GLOBALS) delete globalThis[name];
   globalThis.console = makeConsole();
   guardCodeGeneration();
+  guardBufferConstructor("ArrayBuffer");
+  guardBufferConstructor("SharedArrayBuffer");
   hideRuntimeNamespace();
   globalThis.state = undefined;
+  if (test) loadIntercept().intercept(op_fnhost_intercepted);
   // For the modules that hand adaptors to the job; Rust deletes it once they are evaluated.
   ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor, configurable: true });
 }

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use sys_traits::impls::RealSys;
 use url::Url;
 
-use super::atomic;
-use super::npmrc::NpmConfig;
+use super::npmrc::{NpmConfig, public_url};
 use super::registry::{RegistryClient, RegistryError};
+use super::{atomic, causes};
 
 /// The packages of one user, as directories of files.
 #[derive(Debug)]
@@ -159,8 +159,21 @@ impl PackageCache {
         })
     }
 
-    /// Downloads the package from `tarball`, verifies and unpacks it. The caller holds the cache's lock and found that
-    /// the package is missing or damaged.
+    /// Clears the places of packages that are missing or damaged, leftovers of killed processes included. The caller
+    /// holds the cache's lock and is not downloading yet.
+    pub fn clear<'p>(
+        &self,
+        packages: impl IntoIterator<Item = &'p PackageNv>,
+    ) -> Result<(), CacheError> {
+        for package in packages {
+            let path = self.packages.package_folder_for_nv(package);
+            clear(&path).map_err(|source| CacheError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Downloads the package from `tarball`, verifies and unpacks it. The caller holds the cache's lock and has cleared
+    /// the package's place.
     pub async fn fetch(
         &self,
         package: &PackageNv,
@@ -168,11 +181,6 @@ impl PackageCache {
         integrity: &str,
     ) -> Result<CachedPackage, CacheError> {
         let directory = self.packages.package_folder_for_nv(package);
-        sweep(&directory).map_err(|source| CacheError::Io {
-            path: directory.clone(),
-            source,
-        })?;
-
         let mut dist = serde_json::json!({ "tarball": tarball.as_str() });
         if !integrity.is_empty() {
             dist["integrity"] = integrity.into();
@@ -194,7 +202,7 @@ impl PackageCache {
             return Err(match digest {
                 None => CacheError::Missing {
                     package,
-                    url: super::npmrc::public_url(&address),
+                    url: public_url(&address),
                 },
                 Some(got) if integrity.starts_with("sha512-") && got != integrity => {
                     CacheError::Integrity {
@@ -205,7 +213,7 @@ impl PackageCache {
                 }
                 Some(_) => CacheError::Unpack {
                     package,
-                    reason: self.config.redact(&last_cause(&error)),
+                    reason: self.config.redact(&causes::root(&error)),
                 },
             });
         }
@@ -255,8 +263,7 @@ fn index_path(directory: &Path) -> PathBuf {
     name.into()
 }
 
-/// Clears the place of a package: what is there is damaged, and an earlier attempt may have been killed.
-fn sweep(directory: &Path) -> io::Result<()> {
+fn clear(directory: &Path) -> io::Result<()> {
     match std::fs::remove_file(index_path(directory)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -322,15 +329,6 @@ fn take_stock(directory: &Path) -> io::Result<Contents> {
     }
     contents.native |= manifest["gypfile"] == true;
     Ok(contents)
-}
-
-/// The innermost message of a chain of errors that were partly turned into text.
-fn last_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Installing: from what is asked for to packages a job can import.
 //!
-//! Four stages, each of which may find that there is nothing to do: choose versions (`resolve`), bring packages into the
-//! cache (`cache`), write the lock, place and connect files (`layout`). An install that finds everything in place
+//! Four stages, each of which may find that there is nothing to do: choose versions (`resolve`), bring packages into
+//! the cache (`cache`), write the lock, place and connect files (`layout`). An install that finds everything in place
 //! notices so from the lock and a few links, without network, locks or writing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,12 +17,14 @@ use serde::Serialize;
 use url::Url;
 
 use super::cache::{CacheError, CachedPackage, PackageCache};
+use super::causes;
 use super::layout::{LayoutError, Plan, PlannedPackage, lock_modules};
 use super::lockfile::{Lockfile, LockfileError, PackageId, package_name_and_version};
+use super::metadata::{Freshness, Metadata, usual_tarball};
 use super::npmrc::{NpmConfig, NpmrcError};
 use super::progress::{Event, Progress};
 use super::registry::{PARALLEL_REQUESTS, Purpose, RegistryClient, RegistryError};
-use super::resolve::{Freshness, Metadata, ResolveError, chain, resolve, usual_tarball};
+use super::resolve::{ResolveError, resolve};
 use super::spec::{AdaptorSpec, SpecError};
 use super::store::{Installed, Store, StoreError};
 
@@ -41,6 +43,16 @@ pub struct InstallOptions {
     pub cache: Option<PathBuf>,
     /// A directory whose `.npmrc` counts beside the one in the store.
     pub npmrc_dir: Option<PathBuf>,
+}
+
+impl InstallOptions {
+    fn freshness(&self) -> Freshness {
+        match (self.offline, self.update) {
+            (true, _) => Freshness::Cached,
+            (false, true) => Freshness::Current,
+            (false, false) => Freshness::Recent,
+        }
+    }
 }
 
 /// What an install did.
@@ -106,15 +118,16 @@ pub enum InstallError {
 impl InstallError {
     /// The error and its causes, in one line.
     pub fn explain(&self) -> String {
-        chain(self)
+        causes::chain(self)
     }
 
     /// What may help, if there is something to say.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Frozen { .. } => {
-                Some("run `fnhost install` without --frozen and keep fnhost.lock under version control".into())
-            }
+            Self::Frozen { .. } => Some(
+                "run `fnhost install` without --frozen and keep fnhost.lock under version control"
+                    .into(),
+            ),
             Self::Offline { .. } | Self::Resolve(ResolveError::Offline { .. }) => {
                 Some("run the same install once without --offline".into())
             }
@@ -122,13 +135,19 @@ impl InstallError {
             | Self::Cache(CacheError::Download { source, .. })
             | Self::Http(source) => network_hint(source),
             Self::Cache(CacheError::Integrity { .. }) => Some(
-                "the registry serves other bytes than were locked; if that is meant to be, install with --update".into(),
+                "the registry serves other bytes than were locked; \
+                 if that is meant to be, install with --update"
+                    .into(),
             ),
+            Self::Lockfile(LockfileError::Invalid { .. }) => {
+                Some("restore it from version control, or delete it to choose versions anew".into())
+            }
             Self::Layout(LayoutError { source, .. })
             | Self::Cache(CacheError::Io { source, .. })
             | Self::Lockfile(LockfileError::Write { source, .. }) => disk_hint(source),
-            Self::Resolve(ResolveError::UnknownPackage { .. }) => {
-                Some("a package of a private scope needs `@scope:registry=…` in .npmrc".into())
+            Self::Resolve(ResolveError::UnknownPackage { name, .. }) => {
+                let private = name.starts_with('@') && !name.starts_with("@openfn/");
+                private.then(|| "a private scope needs `@scope:registry=…` in .npmrc".to_string())
             }
             _ => None,
         }
@@ -138,15 +157,23 @@ impl InstallError {
 fn network_hint(error: &RegistryError) -> Option<String> {
     match error {
         RegistryError::Refused { url, .. } => {
-            let host = Url::parse(url).ok().and_then(|url| Some(url[url::Position::BeforeHost..url::Position::AfterPort].to_string()));
-            Some(format!("a login for it goes into .npmrc: //{}/:_authToken=${{NPM_TOKEN}}", host.unwrap_or_default()))
+            let url = Url::parse(url).ok()?;
+            let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
+            Some(format!(
+                "a login for it goes into .npmrc: //{host}/:_authToken=${{NPM_TOKEN}}"
+            ))
         }
-        RegistryError::Unreachable { reason, .. } if reason.contains("certificate") || reason.contains("Issuer") => {
-            Some("name the certificate of your proxy or registry with `cafile=` in .npmrc or NODE_EXTRA_CA_CERTS".into())
+        RegistryError::Unreachable { reason, .. } => {
+            let untrusted = reason.contains("certificate") || reason.contains("Issuer");
+            let hint = if untrusted {
+                "name the certificate of your proxy or registry with `cafile=` in .npmrc \
+                 or NODE_EXTRA_CA_CERTS"
+            } else {
+                "check the network and, behind a proxy, HTTPS_PROXY and NO_PROXY; \
+                 --offline installs from the cache"
+            };
+            Some(hint.into())
         }
-        RegistryError::Unreachable { .. } => Some(
-            "check the network and, behind a proxy, HTTPS_PROXY and NO_PROXY; --offline installs from the cache".into(),
-        ),
         _ => None,
     }
 }
@@ -199,64 +226,45 @@ pub async fn install_async(
 
     let _guard = lock_modules(&modules, || progress.event(Event::Waiting))?;
     // Another process may have changed everything while this one waited.
-    let found = Lockfile::load(&store.lock_path())?;
-    let before = found.clone();
-    let mut lock = found.unwrap_or_default();
-
+    let before = Lockfile::load(&store.lock_path())?;
+    let mut lock = before.clone().unwrap_or_default();
     let uncovered = request.uncovered(&lock);
     if options.frozen && !uncovered.is_empty() {
         return Err(InstallError::Frozen {
             missing: uncovered.iter().map(ToString::to_string).collect(),
         });
     }
-    let npmrc_dirs: Vec<&Path> = [Some(store.root()), options.npmrc_dir.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect();
+
+    let npmrc_dirs = [options.npmrc_dir.as_deref(), Some(store.root())];
+    let npmrc_dirs: Vec<&Path> = npmrc_dirs.into_iter().flatten().collect();
     let config = Arc::new(NpmConfig::load(&npmrc_dirs, options.registry.as_ref())?);
-    let cache_root = options
-        .cache
-        .clone()
-        .unwrap_or_else(PackageCache::default_root);
     let client = RegistryClient::new(&config, Purpose::Tarball)?;
+    let cache = options.cache.clone();
+    let cache = cache.unwrap_or_else(PackageCache::default_root);
     if !uncovered.is_empty() {
-        progress.event(Event::Resolving {
-            adaptors: uncovered.len(),
-        });
-        let freshness = match (options.offline, options.update) {
-            (true, _) => Freshness::Cached,
-            (false, true) => Freshness::Current,
-            (false, false) => Freshness::Recent,
-        };
-        let metadata = Metadata::new(config.clone(), &client, &cache_root, freshness);
+        let adaptors = uncovered.len();
+        progress.event(Event::Resolving { adaptors });
+        let metadata = Metadata::new(config.clone(), &client, &cache, options.freshness());
         lock = resolve(lock, &uncovered, &metadata).await?;
     }
 
     let plan = Plan::new(&lock, NpmSystemInfo::default());
-    let missing: BTreeMap<PackageId, &PlannedPackage> = plan
-        .missing(&modules)
-        .into_iter()
-        .map(|(id, package)| (id.clone(), package))
-        .collect();
+    let missing = plan.missing(&modules);
     let bring = Bring {
-        cache: PackageCache::open(&cache_root, config, client)?,
+        cache: PackageCache::open(&cache, config, client)?,
         offline: options.offline,
         progress,
     };
-    let brought = bring.all(missing.values().copied()).await?;
+    let brought = bring
+        .all(missing.iter().map(|(_, package)| *package))
+        .await?;
+    let missing: BTreeSet<PackageId> = missing.into_iter().map(|(id, _)| id.clone()).collect();
 
-    // Digests that the registry did not state are known only now, and the lock with them.
-    for (id, locked) in &mut lock.packages {
-        let nv = package_name_and_version(id);
-        if let Some(package) = nv.and_then(|nv| brought.packages.get(&nv)) {
-            locked.integrity.clone_from(&package.contents.integrity);
-        }
-    }
-    let lock_changed = before.as_ref() != Some(&lock);
+    note_digests(&mut lock, &brought);
+    let lock_changed = before.as_ref() != Some(&lock) && !options.frozen;
     if lock_changed {
         lock.save(&store.lock_path())?;
     }
-    let missing: BTreeSet<PackageId> = missing.into_keys().collect();
     let plan = Plan::new(&lock, NpmSystemInfo::default());
     place(&plan, &modules, &missing, &brought.packages, progress)?;
     plan.connect(&modules)?;
@@ -270,6 +278,16 @@ pub async fn install_async(
         warnings: warnings(&plan, &missing, &brought.packages),
         ..request.report(&lock, &plan, &modules, &missing)
     })
+}
+
+/// Writes into the lock the digests that the registry did not state: they are known once the bytes were seen.
+fn note_digests(lock: &mut Lockfile, brought: &Brought) {
+    for (id, locked) in &mut lock.packages {
+        let nv = package_name_and_version(id);
+        if let Some(package) = nv.and_then(|nv| brought.packages.get(&nv)) {
+            locked.integrity.clone_from(&package.contents.integrity);
+        }
+    }
 }
 
 /// What was asked for, split into packages and directories.
@@ -404,6 +422,7 @@ impl Bring<'_> {
         let _guard = self.cache.lock(|| self.progress.event(Event::Waiting))?;
         // Whoever held the lock may have brought the very same packages.
         absent = self.look(absent, &mut brought);
+        self.cache.clear(absent.iter().map(|package| &package.nv))?;
 
         let total = absent.len();
         let mut downloads = stream::iter(absent)

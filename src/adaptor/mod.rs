@@ -11,9 +11,11 @@
 mod atomic;
 pub mod cache;
 pub mod catalogue;
+mod causes;
 pub mod install;
 pub mod layout;
 pub mod lockfile;
+pub mod metadata;
 pub mod npmrc;
 pub mod progress;
 pub mod project;

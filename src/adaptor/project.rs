@@ -42,7 +42,7 @@ pub enum ProjectError {
         line: Option<u64>,
         source: SpecError,
     },
-    #[error("{}: the adaptor of a job is a text such as `@openfn/language-http@latest`, not {found}", place(.path, .line))]
+    #[error("{}: the adaptor of a job is a text such as `http@7`, not {found}", place(.path, .line))]
     NotText {
         path: PathBuf,
         line: Option<u64>,
@@ -235,31 +235,42 @@ mod tests {
     fn every_format_gives_its_adaptors() {
         let http = "@openfn/language-http@latest";
         let common = "@openfn/language-common@2.5.1";
+        let v2 = "
+jobs:
+  a: {adaptor: '@openfn/language-http', trigger: t}
+  b: {language_pack: language-common@2.5.1}
+triggers: {t: {cron: '* * * * *'}}";
+        let v3 = "
+name: p
+workflows:
+  w:
+    jobs:
+      a: {adaptor: '@openfn/language-http@latest', body: 'fn(s => s)'}
+      b: {adaptor: '@openfn/language-common@2.5.1'}
+    triggers: {webhook: {type: webhook}}";
+        let v4 = "
+schema_version: '4.0'
+workflows:
+  - id: w
+    steps:
+      - {id: webhook, type: webhook}
+      - {id: a, adaptor: http}
+      - {id: b, adaptors: ['common@2.5.1', 'http']}";
+        let plan = r#"{"workflow":{"steps":[
+            {"adaptor":"http"},{"adaptors":["@openfn/language-common@2.5.1"]}]}}"#;
+        let old_plan = r#"{"start":"a","jobs":[{"adaptor":"http"},{"adaptor":"common@2.5.1"}]}"#;
+        let workspace = "
+id: w
+steps:
+  - {id: a, adaptor: http}
+  - {id: b, adaptor: common@2.5.1}";
         for (file, text) in [
-            (
-                "project.yaml",
-                "jobs:\n  a: {adaptor: '@openfn/language-http', trigger: t}\n  b: {language_pack: language-common@2.5.1}\ntriggers: {t: {cron: '* * * * *'}}",
-            ),
-            (
-                "project.yaml",
-                "name: p\nworkflows:\n  w:\n    jobs:\n      a: {adaptor: '@openfn/language-http@latest', body: 'fn(s => s)'}\n      b: {adaptor: '@openfn/language-common@2.5.1'}\n    triggers: {webhook: {type: webhook}}",
-            ),
-            (
-                "project.yaml",
-                "schema_version: '4.0'\nworkflows:\n  - id: w\n    steps:\n      - {id: webhook, type: webhook}\n      - {id: a, adaptor: http}\n      - {id: b, adaptors: ['common@2.5.1', 'http']}",
-            ),
-            (
-                "workflow.json",
-                r#"{"workflow":{"steps":[{"adaptor":"http"},{"adaptors":["@openfn/language-common@2.5.1"]}]}}"#,
-            ),
-            (
-                "workflow.json",
-                r#"{"start":"a","jobs":[{"adaptor":"http"},{"adaptor":"common@2.5.1"}]}"#,
-            ),
-            (
-                "workflows/w/w.yaml",
-                "id: w\nsteps:\n  - {id: a, adaptor: http}\n  - {id: b, adaptor: common@2.5.1}",
-            ),
+            ("project.yaml", v2),
+            ("project.yaml", v3),
+            ("project.yaml", v4),
+            ("workflow.json", plan),
+            ("workflow.json", old_plan),
+            ("workflows/w/w.yaml", workspace),
         ] {
             assert_eq!(
                 adaptors(file, text),

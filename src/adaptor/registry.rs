@@ -30,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use url::Url;
 
+use super::causes;
 use super::npmrc::{NpmConfig, public_url};
 
 /// Requests in flight at once, metadata and tarballs together.
@@ -285,7 +286,7 @@ impl RegistryClient {
                 .map_err(|_| {
                     Failure::passing(format!("no answer within {} s", PATIENCE.as_secs()))
                 })?
-                .map_err(|error| Failure::passing(root_cause(&error)))?;
+                .map_err(|error| Failure::passing(causes::root(&error)))?;
             if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED
             {
                 return Ok(response);
@@ -423,15 +424,6 @@ impl Failure {
             retry_after: seconds.map(Duration::from_secs),
         })
     }
-}
-
-/// The innermost error: "Connection refused" says more than the four layers around it.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// Whether a gzip stream unpacks to at most `limit` bytes. The length in its trailer is only a claim, so a stream that

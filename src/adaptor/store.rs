@@ -1,7 +1,7 @@
 //! Where installed adaptors are, and finding one without asking anybody.
 //!
-//! A store is a directory with a `node_modules` and a `fnhost.lock`. A project has its own, so that it can be committed,
-//! copied and frozen; jobs outside any project share the user's.
+//! A store is a directory with a `node_modules` and a `fnhost.lock`. A project has its own, so that it can be
+//! committed, copied and frozen; jobs outside any project share the user's.
 
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,17 @@ impl Store {
         if let Some(root) = explicit {
             return Self::at(&root);
         }
-        let job_dir = std::path::absolute(job_dir).unwrap_or_else(|_| job_dir.into());
+        // The parent of a bare file name is the empty path.
+        let job_dir = if job_dir.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            job_dir
+        };
+        // `..` and links would lead the search for the project astray.
+        let job_dir = job_dir
+            .canonicalize()
+            .or_else(|_| std::path::absolute(job_dir))
+            .unwrap_or_else(|_| job_dir.into());
         let is_project = |dir: &&Path| PROJECT_MARKS.iter().any(|mark| dir.join(mark).exists());
         match job_dir.ancestors().find(is_project) {
             Some(project) => Self {
@@ -325,7 +335,9 @@ mod tests {
         let jobs = directory.path().join("jobs/deep");
         std::fs::create_dir_all(&jobs).unwrap();
         std::fs::write(directory.path().join("project.yaml"), "").unwrap();
-        assert_eq!(Store::for_job(&jobs, None).root(), directory.path());
+        let project = directory.path().canonicalize().unwrap();
+        assert_eq!(Store::for_job(&jobs, None).root(), project);
+        assert_eq!(Store::for_job(&jobs.join(".."), None).root(), project);
         assert_eq!(
             Store::for_job(&jobs, Some("/srv/store".into())).root(),
             Path::new("/srv/store")

@@ -41,6 +41,10 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
+    /// Send nothing: show each HTTP request and answer it with 200 and {}
+    #[arg(short, long)]
+    test: bool,
+
     /// Print a notice instead of what the job logs
     #[arg(long = "noConsole", visible_alias = "nc")]
     no_console: bool,
@@ -100,8 +104,8 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
     let job = JobFile::read(&args.expression)?;
     let store = Store::for_job(&job.directory, args.repo_dir.clone());
     let adaptor = find(&store, &args.language)?;
-    // Nobody listens to this log: it only carries the secrets.
-    let quiet = log::Options { log: "none".parse().unwrap_or_default(), log_json: false };
+    // This log carries the secrets and prints only the requests of a test run: the job's own lines go to stdout.
+    let quiet = log::Options { log: "none,job=debug".parse().unwrap_or_default(), log_json: false };
     let logger = Logger::new(&quiet).with_secrets(Secrets::within([&state.configuration]));
     let ca_file = prepare::ca_file(None, &logger)?;
     let adaptors = [adaptor];
@@ -125,6 +129,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
             adaptors: vec![adaptors[0].specifier.clone()],
             limits: Limits::default(),
             network: Network::Open,
+            test: args.test,
             remove_from_state: vec!["configuration".into()],
         },
         state.text,
@@ -168,8 +173,10 @@ fn banner(adaptor: &Installed) -> String {
 
 /// The job's console goes where Node's would.
 fn print_line(line: &LogLine, no_console: bool, logger: &Logger) {
-    if line.source != "JOB" {
-        return;
+    match line.source {
+        "JOB" => {}
+        "TEST" => return logger.run_line(line),
+        _ => return,
     }
     let text = if no_console { NO_CONSOLE.into() } else { logger.hide(&line.message) };
     if !no_console && matches!(line.level, "warn" | "error") {

@@ -10,15 +10,16 @@ use crate::adaptor::progress::{self, Progress, Silent};
 use crate::adaptor::{
     AdaptorSpec, InstallOptions, InstallReport, ProjectError, Store, install, project_adaptors,
 };
+use crate::isolate::{Host, HostOptions};
 
 /// Install adaptors from npm
 ///
-/// Fetches adaptors and everything they need, verifies each package, and records the chosen versions in fnhost.lock, so
-/// that the next install gives the same files. Needs neither Node nor npm; scripts of packages are never run.
+/// Fetches adaptors and everything they need, verifies each package, and records the chosen versions in fnhost.lock,
+/// so that the next install gives the same files. Needs neither Node nor npm; scripts of packages are never run.
 ///
-/// An adaptor is a short name (http), a package (@openfn/language-http) or any npm package (lodash), each with a version,
-/// a range or a tag behind an @ if you care which. Several versions of one adaptor live side by side. Without names, the
-/// adaptors of the project in this directory are installed, or else those in its fnhost.lock.
+/// An adaptor is a short name (http), a package (@openfn/language-http) or any npm package (lodash), each with a
+/// version, a range or a tag behind an @ if you care which. Several versions of one adaptor live side by side. Without
+/// names, the adaptors of the project in this directory are installed, or else those in its fnhost.lock.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -47,7 +48,7 @@ pub struct Args {
     offline: bool,
 
     /// The registry to use where .npmrc names none for the package's scope
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = registry_url)]
     registry: Option<Url>,
 
     /// Print a report as JSON on stdout
@@ -66,9 +67,8 @@ enum LogLevel {
     /// Progress, what was installed, and warnings
     Default,
     /// Everything the default tells, and where packages lie
+    #[value(alias = "debug")]
     Info,
-    /// The same as info
-    Debug,
 }
 
 const EXAMPLES: &str = "\
@@ -80,10 +80,17 @@ Examples:
   fnhost install --update              newer versions of everything
   fnhost install lodash@4 npm:http     any npm package; npm: means the package, never an adaptor
 
-Private registries work as with npm: .npmrc in the project or at home (registry=, @scope:registry=, _authToken, cafile),
-npm_config_registry, HTTPS_PROXY, NO_PROXY and NODE_EXTRA_CA_CERTS.
+Private registries work as with npm: .npmrc in the project or at home (registry=, @scope:registry=, \
+_authToken, cafile), npm_config_registry, HTTPS_PROXY, NO_PROXY and NODE_EXTRA_CA_CERTS.
 
 Exit status: 0 if everything asked for is installed, 1 otherwise.";
+
+fn registry_url(text: &str) -> Result<Url, String> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| "write a URL such as https://registry.npmjs.org/".into())
+}
 
 pub fn run(args: Args) -> ExitCode {
     match try_run(&args) {
@@ -138,11 +145,30 @@ fn try_run(args: &Args) -> Result<(), Complaint> {
     if args.log != LogLevel::None {
         eprint!("{}", table(&report, args.log));
     }
+    prepare(&store, &report, args.log);
     if args.json {
         let json = serde_json::to_string_pretty(&report).map_err(Complaint::new)?;
         println!("{json}");
     }
     Ok(())
+}
+
+/// Loads what is new once, so that the first run need not: an adaptor is packed and its compiled code kept. Packages
+/// that do not load are no failure of the install; a job that uses them will say why.
+fn prepare(store: &Store, report: &InstallReport, log: LogLevel) {
+    let new: Vec<_> = report.adaptors.iter().filter(|adaptor| adaptor.new).collect();
+    if new.is_empty() {
+        return;
+    }
+    let host = Host::new(HostOptions { store: store.root().to_owned(), ..Default::default() });
+    for adaptor in new {
+        let result = host.warm(std::slice::from_ref(&adaptor.specifier));
+        if let Err(error) = result
+            && log != LogLevel::None
+        {
+            eprintln!("warning: {}@{} does not load: {}", adaptor.name, adaptor.version, error.message);
+        }
+    }
 }
 
 /// What is named on the command line, else in the project, else in the lock (which [`install`] takes by itself).
@@ -154,11 +180,16 @@ fn specs(args: &Args, store: &Store) -> Result<Vec<AdaptorSpec>, Complaint> {
             .map(|typed| AdaptorSpec::parse(typed).map_err(Complaint::new))
             .collect();
     }
-    match project_adaptors(&args.dir) {
+    // From within a project's directories, the store knows where the project begins.
+    let project = match project_adaptors(&args.dir) {
+        Err(ProjectError::Missing { .. }) => project_adaptors(store.root()),
+        found => found,
+    };
+    match project {
         Ok(adaptors) => Ok(adaptors),
         Err(ProjectError::Missing { .. }) if store.lock_path().exists() => Ok(Vec::new()),
-        Err(error @ ProjectError::Missing { .. }) => Err(Complaint {
-            message: error.to_string(),
+        Err(ProjectError::Missing { .. }) => Err(Complaint {
+            message: "there is no project here that names adaptors".into(),
             hint: Some("name what to install, for example `fnhost install http`".into()),
         }),
         Err(error) => Err(Complaint::new(error)),
@@ -189,6 +220,11 @@ fn table(report: &InstallReport, level: LogLevel) -> String {
             text += &format!("  {}\n", adaptor.dir.display());
         }
     }
+    let packages = match report.packages {
+        1 => "1 package".to_string(),
+        several => format!("{several} packages"),
+    };
+    text += &format!("{packages} in {}\n", report.root.display());
     for warning in &report.warnings {
         text += &format!("warning: {warning}\n");
     }

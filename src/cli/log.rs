@@ -27,6 +27,8 @@ pub enum Source {
     Job,
     /// What packages print past the job's console.
     Adaptor,
+    /// The requests of a test run.
+    Test,
 }
 
 impl Source {
@@ -37,6 +39,7 @@ impl Source {
             Self::Runtime => "R/T",
             Self::Job => "JOB",
             Self::Adaptor => "ADA",
+            Self::Test => "TEST",
         }
     }
 
@@ -45,6 +48,7 @@ impl Source {
             Self::Cli => "34",
             Self::Compiler | Self::Runtime => "35",
             Self::Job | Self::Adaptor => "36",
+            Self::Test => "33",
         }
     }
 }
@@ -111,7 +115,8 @@ impl Levels {
             Source::Cli => self.cli,
             Source::Compiler => self.compiler,
             Source::Runtime => self.runtime,
-            Source::Job => self.job,
+            // Requests are what a test run is for, as lines are what people run a job for.
+            Source::Job | Source::Test => self.job,
             Source::Adaptor => self.adaptor,
         }
     }
@@ -151,7 +156,7 @@ pub struct Options {
     /// What to print on stderr: debug, info, default or none; also by source, as in `debug,job=none`
     ///
     /// Sources are cli, cmp (the compiler), r/t (the run), job, and ada (what packages print by themselves). The job is
-    /// heard in full unless you say otherwise; errors are always printed.
+    /// heard in full unless you say otherwise, as are the requests of --test; errors are always printed.
     #[arg(short, long, value_name = "LEVEL", default_value = "default")]
     pub log: Levels,
 
@@ -251,6 +256,7 @@ impl Logger {
         let source = match line.source {
             "JOB" => Source::Job,
             "ADA" => Source::Adaptor,
+            "TEST" => Source::Test,
             _ => Source::Runtime,
         };
         self.write(source, line.level, line.time, &line.message, None);

@@ -17,6 +17,10 @@ pub enum Layout {
     Compact,
 }
 
+/// Levels that are laid out. What lies deeper stays on one line: indenting a state that is a million levels deep would
+/// take a million times its size.
+const DEEPEST: usize = 100;
+
 /// Writes valid JSON text in the given layout, and a line end. Keys keep their order, numbers their digits.
 pub fn write_json(text: &str, layout: Layout, to: impl Write) -> io::Result<()> {
     let mut to = BufWriter::with_capacity(1 << 16, to);
@@ -24,7 +28,7 @@ pub fn write_json(text: &str, layout: Layout, to: impl Write) -> io::Result<()> 
     let mut depth = 0;
     let mut at = 0;
     let new_line = |to: &mut BufWriter<_>, depth: usize| -> io::Result<()> {
-        if layout == Layout::Pretty {
+        if layout == Layout::Pretty && depth <= DEEPEST {
             to.write_all(b"\n")?;
             for _ in 0..depth {
                 to.write_all(b"  ")?;
@@ -166,6 +170,15 @@ mod tests {
         for part in [r#""z": 12345678901234567890,"#, r#""a": 1e400,"#, r#""9": -0.10,"#, r#""s": "{\"a\":[1, 2]}\\","#] {
             assert!(pretty.contains(part), "{part} in {pretty}");
         }
+    }
+
+    #[test]
+    fn the_deepest_levels_stay_on_one_line() {
+        let depth = 100_000;
+        let text = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let pretty = laid_out(&text, Layout::Pretty);
+        assert!(pretty.len() < text.len() + 4 * DEEPEST * DEEPEST);
+        assert_eq!(laid_out(&pretty, Layout::Compact), format!("{text}\n"));
     }
 
     #[test]

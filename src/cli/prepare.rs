@@ -11,7 +11,7 @@ use super::log::{Logger, Source};
 use crate::adaptor::progress::{self, Silent};
 use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Progress, Store, install};
 use crate::compile::{self, Adaptor, Compiled, Dialect};
-use crate::isolate::{Host, HostOptions, LocalAdaptor};
+use crate::isolate::{Host, HostOptions, LocalAdaptor, read_certificates};
 
 /// The adaptors of `specs` in `store`, in that order. What is missing is installed if `may_install`.
 pub fn adaptors(
@@ -99,17 +99,15 @@ pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>) -> 
 /// The file with further certificate authorities: the one asked for, else what the environment names. A wrong name in
 /// the environment is only worth a warning, as with Node.
 pub fn ca_file(asked: Option<&Path>, logger: &Logger) -> Result<Option<PathBuf>, Failure> {
-    let readable = |path: &Path| std::fs::File::open(path).map(drop);
     if let Some(path) = asked {
-        readable(path).map_err(|error| {
-            Failure::usage(format!("cannot read the certificates in {}: {error}", path.display()))
-        })?;
+        read_certificates(path).map_err(Failure::usage)?;
         return Ok(Some(path.to_owned()));
     }
     for name in ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"] {
         let Some(path) = std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from) else { continue };
-        match readable(&path) {
-            Ok(()) => return Ok(Some(path)),
+        // What is in it is read when a connection needs it: a whole bundle would cost every run its time.
+        match std::fs::File::open(&path) {
+            Ok(_) => return Ok(Some(path)),
             Err(error) => {
                 logger.warn(Source::Cli, &format!("{name} is ignored: cannot read {}: {error}", path.display()));
             }

@@ -61,6 +61,13 @@ pub struct Args {
     #[arg(long)]
     compact: bool,
 
+    /// Send nothing: show each HTTP request and answer it with 200 and {}
+    ///
+    /// The job runs for real otherwise. Credentials in headers are masked. Connections that are not HTTP, such as a
+    /// database's, cannot be shown: they fail.
+    #[arg(long)]
+    test: bool,
+
     #[command(flatten)]
     limits: LimitOptions,
 
@@ -135,6 +142,7 @@ Examples:
   fnhost run job.js -a http -s state.json
   fnhost run job.js -a http@7.2.10 -a common -c credential.yaml -o out.json
   cat patients.json | fnhost run job.js -a common -S --compact | jq .data
+  fnhost run job.js -a http --test                 show what would be sent, send nothing
   fnhost run job.js -a http --allow-net api.example.org --timeout 30s --memory 128
   fnhost run job.js -a http=./my-adaptor --log debug
 ";
@@ -207,6 +215,8 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
     if let Some(path) = &args.output_path {
         output::check_writable(path).map_err(Failure::usage)?;
     }
+    let network = args.network.network();
+    network.check().map_err(|reason| Failure::usage(format!("--allow-net: {reason}")))?;
     let job = JobFile::read(&args.job)?;
     let state = initial_state(args, logger)?;
     let ca_file = prepare::ca_file(args.network.cafile.as_deref(), logger)?;
@@ -230,7 +240,8 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
             compiled,
             adaptors: adaptors.into_iter().map(|adaptor| adaptor.specifier).collect(),
             limits: args.limits.limits(),
-            network: args.network.network(),
+            network,
+            test: args.test,
             remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
         },
         state.text,
@@ -294,7 +305,11 @@ fn settle(args: &Args, logger: &Logger, job: &JobFile, outcome: &Outcome, took: 
         (None, _) => None,
     };
     if let Some(error) = &outcome.error {
-        logger.run_error(&report::render(error, &job.step, &job.source), error);
+        let mut text = report::render(error, &job.step, &job.source);
+        if outcome.state.is_some() {
+            text.push_str(&format!("\nCheck state.errors.{} for details", job.step));
+        }
+        logger.run_error(&text, error);
     }
     if let Some(state) = state {
         write_state(args, logger, state)?;

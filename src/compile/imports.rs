@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Dialect;
 use super::edit::Range;
 use super::names;
-use super::vocabulary::{Meaning, RUNTIME};
+use super::vocabulary::{self, Meaning, RUNTIME};
 use super::walk::{FreeName, Walk};
 
 /// What goes before the job in its module.
@@ -40,9 +40,17 @@ impl Prelude {
             assigned,
         } in &walk.free
         {
+            if vocabulary::is_reserved(name) {
+                problems.extend(
+                    needed
+                        .or(*assigned)
+                        .map(|range| names::reserved(name, range)),
+                );
+                continue;
+            }
             let meaning = vocabulary.meaning(name);
             match (meaning, *assigned, *needed) {
-                (Meaning::Global, ..) => {}
+                (Meaning::Global | Meaning::Extra, ..) => {}
                 (Meaning::Adaptor(index), Some(range), _) if adaptors[index].exports.is_some() => {
                     problems.push(names::assigned_import(
                         name,
@@ -101,7 +109,10 @@ impl Prelude {
         if let Some(adaptor) = adaptors.first() {
             parts.push(format!("export * from {};", quoted(adaptor.specifier)));
         }
-        let defer = walk.defer.iter().map(|local| format!("defer as {local}"));
+        let defer = walk
+            .deferred
+            .iter()
+            .map(|names| format!("defer as {}", names.defer));
         let lent: Vec<String> = self
             .from_runtime
             .iter()

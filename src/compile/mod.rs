@@ -3,23 +3,24 @@
 //! A job is written as a list of calls, `get('/patients'); fn(state => state);`, against names it neither declares nor
 //! imports. V8 runs modules. Between the two lie five steps, in the order in which their results depend on each other:
 //!
-//! 1. `operations`: which statements are operations (and what is a slip);
+//! 1. `operations`: which statements are operations (and what is a slip); `operation_makers` tells which functions of the job
+//!    make them;
 //! 2. `lazy_state`: `$.data` in the argument of an operation becomes a function of the state;
 //! 3. `promises`: `.then` and `.catch` on an operation become a call of the runtime's `defer`;
 //! 4. `imports` and `names`: every name that is used and not declared is imported from an adaptor, or refused;
 //! 5. `operations` again: the module is laid out, the operations in its default export.
 //!
-//! Invariants: no I/O and no V8 here. The author's text is copied, never reprinted ([`edit`]), so the way back from a place in
+//! Invariants: no I/O and no V8 here. The author's text is copied, never reprinted (`edit`), so the way back from a place in
 //! the module to the place in the job ([`SourceMap`]) is exact. A job is either compiled or refused with all its problems; no
 //! source makes the compiler panic.
 
 mod diagnostic;
 mod edit;
-mod helpers;
 mod imports;
 mod lazy_state;
 mod lines;
 mod names;
+mod operation_makers;
 mod operations;
 mod parse;
 mod promises;
@@ -136,7 +137,7 @@ fn compile_with_room(source: &str, options: &Options) -> Result<Compiled, Compil
     let vocabulary = Vocabulary::new(options.adaptors, options.extra_globals);
 
     let mut walk = Walk::new(&parsed.text, &vocabulary, &parsed.module);
-    helpers::find_operation_makers(&mut walk, &parsed.module);
+    operation_makers::find(&mut walk, &parsed.module);
     let plan = Plan::new(&mut walk, &parsed.module);
     plan.walk(&mut walk);
     let prelude = Prelude::new(&mut walk, options.dialect);
@@ -152,4 +153,83 @@ fn compile_with_room(source: &str, options: &Options) -> Result<Compiled, Compil
         code: rendered.code,
         operations,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(source: &str) -> Compiled {
+        let exports = ["fn", "get"].map(str::to_owned);
+        let options = Options {
+            file_name: "job.js",
+            adaptors: &[Adaptor {
+                specifier: "http",
+                exports: Some(&exports),
+            }],
+            dialect: Dialect::Module,
+            extra_globals: &["prepare", "limit"],
+        };
+        compile(source, &options).unwrap()
+    }
+
+    /// The place of some text, from 1.
+    fn place(text: &str, needle: &str) -> (u32, u32) {
+        let (line, column) = Lines::new(text).position(text, text.find(needle).unwrap() as u32);
+        (line + 1, column + 1)
+    }
+
+    #[test]
+    fn names_of_the_workflow_are_neither_imported_nor_taken_for_effects() {
+        let code = compiled("prepare(limit);\nget(prepare($.x));\n").code;
+        assert!(code.starts_with("import { get } from \"http\";"));
+        assert!(code.contains("[prepare(limit),\nget(state => prepare(state.x))];"));
+    }
+
+    #[test]
+    fn every_place_of_the_module_leads_back() {
+        let source = "get('/é', $.a.b); const x = 1;\n  fn(() => x).then(f => f);\n";
+        let Compiled {
+            code,
+            map,
+            operations,
+        } = compiled(source);
+        for word in ["'/é'", "a.b", "x = 1", "fn(()", "=> x", ".then(f", "f => f"] {
+            let (line, column) = place(&code, word);
+            assert_eq!(
+                map.original_position(line, column),
+                Some(place(source, word)),
+                "{word}"
+            );
+            assert_eq!(
+                map.original_position(line, column + 1),
+                Some(place(source, word)).map(|(line, column)| (line, column + 1)),
+                "inside {word}"
+            );
+        }
+        // What stands for something of the source leads to it, from everywhere inside.
+        let (line, column) = place(&code, "state.a");
+        assert_eq!(
+            map.original_position(line, column + 3),
+            Some(place(source, "$"))
+        );
+        let (line, column) = place(&code, "_defer(fn");
+        assert_eq!(
+            map.original_position(line, column),
+            Some(place(source, "fn(()"))
+        );
+        // What stands for nothing leads nowhere.
+        assert_eq!(map.original_position(1, 1), None);
+        assert_eq!(map.original_position(99, 1), None);
+        assert_eq!(map.original_position(0, 0), None);
+
+        let expected =
+            [("get", 1, 1, 1), ("fn", 2, 3, 2)].map(|(name, line, column, order)| Operation {
+                name: name.to_owned(),
+                line,
+                column,
+                order,
+            });
+        assert_eq!(operations, expected);
+    }
 }

@@ -43,6 +43,11 @@ pub(super) fn assigned_import(name: &str, range: Range, specifier: &str) -> Prob
     ))
 }
 
+/// `arguments` outside of a function, or a word that is none in a module.
+pub(super) fn reserved(name: &str, range: Range) -> Problem {
+    Problem::new(range, format!("\"{name}\" cannot be used here"))
+}
+
 pub(super) fn unavailable(name: &str, range: Range, instead: &str) -> Problem {
     Problem::new(range, format!("\"{name}\" is not available in a job")).help(instead)
 }

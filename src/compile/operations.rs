@@ -129,12 +129,7 @@ impl<'m> Plan<'m> {
                     for &(call, kind) in &operations.calls {
                         let awaits = walk.top_level(kind, call);
                         if kind == StatementKind::Effect {
-                            let asynchronous = if awaits { "async " } else { "" };
-                            walk.edits.wrap(
-                                call.span().into(),
-                                vec![Piece::text(format!("{asynchronous}(state) => {{ "))],
-                                vec![Piece::text("; return state; }")],
-                            );
+                            become_body(walk, call.span().into(), awaits);
                         }
                     }
                 }
@@ -406,6 +401,19 @@ fn is_call(expression: &Expr) -> bool {
         Expr::OptChain(chain) => matches!(&*chain.base, OptChainBase::Call(_)),
         _ => false,
     }
+}
+
+/// Makes an operation of a call that is none: it does the call and passes the state on.
+fn become_body(walk: &mut Walk, call: Range, awaits: bool) {
+    let asynchronous = if awaits { "async " } else { "" };
+    // At the beginning of a statement, a brace would open a block.
+    let is_object = call.text(walk.source).starts_with('{');
+    let (open, close) = if is_object { ("(", ")") } else { ("", "") };
+    walk.edits.wrap(
+        call,
+        vec![Piece::text(format!("{asynchronous}(state) => {{ {open}"))],
+        vec![Piece::text(format!("{close}; return state; }}"))],
+    );
 }
 
 /// What an operation is called: its callee, without the promise chain on it.

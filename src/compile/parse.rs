@@ -29,21 +29,28 @@ pub(super) struct Parsed<'s> {
 /// Parses a job.
 pub(super) fn parse<'s>(source: &'s str, options: &Options) -> Result<Parsed<'s>, Vec<Problem>> {
     if is_typescript(options.file_name) {
-        return typescript(source);
+        let typed = module(source, typescript_syntax())?;
+        return without_types(source, &typed);
     }
-    match module(source, javascript_syntax()) {
-        Ok(module) => Ok(Parsed {
-            text: source.into(),
-            module,
-        }),
-        Err(problems) => match typescript(source) {
-            Ok(parsed) => Ok(parsed),
-            Err(_) if options.dialect == Dialect::Script && is_script(source) => {
-                Err(problems.into_iter().map(only_sloppy).collect())
-            }
-            Err(_) => Err(problems),
-        },
+    let problems = match module(source, javascript_syntax()) {
+        Ok(module) => {
+            return Ok(Parsed {
+                text: source.into(),
+                module,
+            });
+        }
+        Err(problems) => problems,
+    };
+    match module(source, typescript_syntax()) {
+        Ok(typed) => return without_types(source, &typed),
+        // In TypeScript it is the parser that finds these, and then they are all that is wrong.
+        Err(slips) if slips.iter().all(|slip| slip.message == RETURN_OUTSIDE) => return Err(slips),
+        Err(_) => {}
     }
+    if options.dialect == Dialect::Script && is_script(source) {
+        return Err(problems.into_iter().map(only_sloppy).collect());
+    }
+    Err(problems)
 }
 
 fn is_typescript(file_name: &str) -> bool {
@@ -161,6 +168,7 @@ fn syntax_problem(error: Error) -> Problem {
     let range = Range::from(error.span());
     match error.into_kind() {
         SyntaxError::WithLabel { inner, .. } => syntax_problem(*inner),
+        SyntaxError::ReturnNotAllowed => return_outside(range),
         SyntaxError::WithInStrict => Problem::new(range, "`with` is not allowed"),
         SyntaxError::LegacyOctal | SyntaxError::LegacyDecimal | SyntaxError::TS1085 => {
             Problem::new(
@@ -172,6 +180,13 @@ fn syntax_problem(error: Error) -> Problem {
         SyntaxError::TS1102 => Problem::new(range, "a variable cannot be deleted"),
         kind => Problem::new(range, in_our_words(&kind.msg())),
     }
+}
+
+const RETURN_OUTSIDE: &str = "`return` outside of a function";
+
+pub(super) fn return_outside(statement: Range) -> Problem {
+    Problem::new(statement, RETURN_OUTSIDE)
+        .help("a job is a list of operations; return the state inside of one: fn(state => { return state; })")
 }
 
 /// Messages of ours begin in lower case, end without a full stop and do not list everything that could stand there.
@@ -199,12 +214,14 @@ fn only_sloppy(mut problem: Problem) -> Problem {
     problem
 }
 
-fn typescript(source: &str) -> Result<Parsed<'_>, Vec<Problem>> {
-    let syntax = Syntax::Typescript(TsSyntax {
+fn typescript_syntax() -> Syntax {
+    Syntax::Typescript(TsSyntax {
         disallow_ambiguous_jsx_like: true,
         ..TsSyntax::default()
-    });
-    let typed = module(source, syntax)?;
+    })
+}
+
+fn without_types<'s>(source: &'s str, typed: &Module) -> Result<Parsed<'s>, Vec<Problem>> {
     let mut limits = Limits {
         problems: Vec::new(),
     };

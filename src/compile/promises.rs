@@ -7,10 +7,20 @@
 
 use deno_ast::swc::ast::*;
 use deno_ast::swc::common::Spanned;
+use deno_ast::swc::ecma_visit::{Visit, VisitWith, noop_visit_type};
 
 use super::edit::{Piece, Range};
 use super::trivia;
 use super::walk::{Frame, Root, StatementKind, Walk};
+
+/// The names that rewritten chains use, chosen so that the job uses neither.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// The runtime's `defer`.
+    pub(super) defer: String,
+    /// The promise that a chain goes on.
+    promise: String,
+}
 
 /// A chain of promise methods on a call.
 struct Chain<'e> {
@@ -69,6 +79,22 @@ fn is_catch(call: &CallExpr) -> bool {
     matches!(&call.callee, Callee::Expr(callee) if matches!(&**callee, Expr::Member(member) if member.prop.is_ident_with("catch")))
 }
 
+/// Whether there is an `await` in the arguments of a link that is not in a function of its own.
+fn awaits(link: &CallExpr) -> bool {
+    struct Awaits(bool);
+    impl Visit for Awaits {
+        noop_visit_type!();
+        fn visit_await_expr(&mut self, _: &AwaitExpr) {
+            self.0 = true;
+        }
+        fn visit_function(&mut self, _: &Function) {}
+        fn visit_arrow_expr(&mut self, _: &ArrowExpr) {}
+    }
+    let mut awaits = Awaits(false);
+    link.args.visit_with(&mut awaits);
+    awaits.0
+}
+
 impl Walk<'_> {
     /// Rewrites the chain that `call` ends, if it is one on an operation.
     pub(super) fn promise_chain(&mut self, call: &CallExpr) {
@@ -108,18 +134,27 @@ impl Walk<'_> {
 
     fn defer_chain(&mut self, whole: Range, chain: &Chain) {
         let source = self.source;
-        let defer = self
-            .defer
-            .get_or_insert_with(|| trivia::unused_name(source, "_defer"));
+        let Names { defer, promise } = self.deferred.get_or_insert_with(|| Names {
+            defer: trivia::unused_name(source, "_defer"),
+            promise: trivia::unused_name(source, "p"),
+        });
         let call_defer = Piece::Text(format!("{defer}(").into(), Some(whole.lo));
         let operation = Range::from(chain.operation.span());
-        let promise = trivia::unused_name(source, "p");
-        let then_chain = || vec![Piece::text(format!(", {promise} => {promise}"))];
 
         // The innermost link is called on the operation itself.
         let adjacent = chain.links.last().copied().filter(|link| is_catch(link));
+        let inside_arrow = &chain.links[..chain.links.len() - usize::from(adjacent.is_some())];
+        let asynchronous = if inside_arrow.iter().any(|link| awaits(link)) {
+            "async "
+        } else {
+            ""
+        };
+        let then_chain = vec![Piece::text(format!(
+            ", {asynchronous}{promise} => {promise}"
+        ))];
+
         let Some(catch) = adjacent else {
-            self.edits.wrap(operation, vec![call_defer], then_chain());
+            self.edits.wrap(operation, vec![call_defer], then_chain);
             self.edits.wrap(whole, Vec::new(), vec![Piece::text(")")]);
             return;
         };
@@ -134,7 +169,7 @@ impl Walk<'_> {
             if handles {
                 after = vec![Piece::text(", "), Piece::Source(handler), Piece::text(")")];
             }
-            self.edits.wrap(operation, vec![call_defer], then_chain());
+            self.edits.wrap(operation, vec![call_defer], then_chain);
             // With the white space behind it, if only that comes before the next link.
             let next = trivia::skip(source, end);
             let blank = Range::new(end, next).text(source).trim().is_empty();

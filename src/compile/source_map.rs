@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Operation;
 use super::edit::Rendered;
-use super::lines::{Lines, is_line_end, utf16_length};
+use super::lines::{Lines, is_line_end, slice, utf16_length};
 
 /// Maps positions of a compiled module to positions of its source.
 ///
@@ -97,11 +97,14 @@ impl SourceMap {
             .segments
             .partition_point(|segment| (segment.line, segment.column) <= wanted);
         let segment = &self.segments[after.checked_sub(1)?];
-        let into = wanted.1 - segment.column;
-        if segment.line != wanted.0 || into > segment.length {
+        if segment.line != wanted.0 || wanted.1 > segment.column + segment.length {
             return None;
         }
-        let into = if segment.source_length == 0 { 0 } else { into };
+        let into = if segment.source_length == 0 {
+            0
+        } else {
+            wanted.1 - segment.column
+        };
         Some((segment.source_line + 1, segment.source_column + into + 1))
     }
 
@@ -130,8 +133,8 @@ impl SourceMap {
     fn mappings(&self) -> String {
         let mut mappings = Mappings::default();
         for (index, segment) in self.segments.iter().enumerate() {
-            let text =
-                &self.source[segment.source_offset as usize..][..segment.source_length as usize];
+            let end = segment.source_offset + segment.source_length;
+            let text = slice(&self.source, segment.source_offset, end);
             mappings.mapped(
                 segment.line,
                 segment.column,
@@ -153,13 +156,13 @@ impl SourceMap {
                 in_word = word;
                 units += c.len_utf16() as u32;
             }
-            let end = segment.column + segment.length;
+            let column_after = segment.column + segment.length;
             let continued = self
                 .segments
                 .get(index + 1)
-                .is_some_and(|next| (next.line, next.column) == (segment.line, end));
+                .is_some_and(|next| (next.line, next.column) == (segment.line, column_after));
             if segment.ends_chunk && !continued {
-                mappings.unmapped(segment.line, end);
+                mappings.unmapped(segment.line, column_after);
             }
         }
         mappings.text

@@ -18,8 +18,8 @@ fn comment_at(source: &str, at: u32) -> Option<Comment> {
     let rest = slice(source, at, source.len() as u32);
     let (length, to_line_end) = if rest.starts_with("//") {
         (rest.find(is_line_end).unwrap_or(rest.len()), true)
-    } else if rest.starts_with("/*") {
-        (rest.find("*/").map_or(rest.len(), |end| end + 2), false)
+    } else if let Some(inside) = rest.strip_prefix("/*") {
+        (inside.find("*/").map_or(rest.len(), |end| end + 4), false)
     } else {
         return None;
     };
@@ -155,6 +155,7 @@ mod tests {
         assert_eq!(rest("a; /* note */\nb"), " /* note */");
         assert_eq!(rest("a; /* of b */ b"), "");
         assert_eq!(rest("a;\n// of b\nb"), "");
+        assert_eq!(rest("a; /*/ note */\nb"), " /*/ note */");
     }
 
     #[test]

@@ -143,6 +143,21 @@ const VALUE_HELPERS: &[&str] = &[
 /// Namespaces of such functions: dates, lodash, utilities, and the resource builders of the FHIR adaptors.
 const VALUE_NAMESPACES: &[&str] = &["_", "b", "builders", "dateFns", "util"];
 
+/// Words that strict code reserves. The parser refuses most uses of them, but not all.
+const RESERVED: &[&str] = &[
+    "arguments",
+    "await",
+    "implements",
+    "interface",
+    "let",
+    "package",
+    "private",
+    "protected",
+    "public",
+    "static",
+    "yield",
+];
+
 /// Names that jobs must not use, and what to use instead, sorted.
 const UNAVAILABLE: &[(&str, &str)] = &[
     (
@@ -241,6 +256,8 @@ pub(super) enum Meaning {
     Runtime,
     /// A name of the global scope.
     Global,
+    /// A name that the host defines for this job: helpers of the workflow, most likely.
+    Extra,
     /// A name people expect, that jobs do not get; with the way out.
     Unavailable(&'static str),
     Nothing,
@@ -280,7 +297,9 @@ impl<'a> Vocabulary<'a> {
     pub(super) fn meaning(&self, name: &str) -> Meaning {
         if let Some(&index) = self.exports.get(name) {
             Meaning::Adaptor(index)
-        } else if is_global(name) || self.extra_globals.contains(&name) {
+        } else if self.extra_globals.contains(&name) {
+            Meaning::Extra
+        } else if is_global(name) {
             Meaning::Global
         } else if let Ok(index) = UNAVAILABLE.binary_search_by_key(&name, |(name, _)| name) {
             Meaning::Unavailable(UNAVAILABLE[index].1)
@@ -299,7 +318,7 @@ impl<'a> Vocabulary<'a> {
     pub(super) fn makes_operation(&self, name: &str) -> bool {
         match self.meaning(name) {
             Meaning::Adaptor(_) | Meaning::Runtime | Meaning::Nothing => !is_value_helper(name),
-            Meaning::Global | Meaning::Unavailable(_) => false,
+            Meaning::Global | Meaning::Extra | Meaning::Unavailable(_) => false,
         }
     }
 
@@ -331,6 +350,11 @@ impl<'a> Vocabulary<'a> {
 /// Whether a name belongs to the global scope of every job.
 pub fn is_global(name: &str) -> bool {
     LANGUAGE_GLOBALS.binary_search(&name).is_ok() || HOST_GLOBALS.binary_search(&name).is_ok()
+}
+
+/// Whether a name can be no variable in a module.
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
 }
 
 /// Whether a name of an adaptor is a plain function, or a namespace of plain functions.
@@ -374,7 +398,7 @@ mod tests {
         let vocabulary = Vocabulary::new(&adaptors, &["shared"]);
         assert_eq!(vocabulary.meaning("fetch"), Meaning::Adaptor(1));
         assert_eq!(vocabulary.meaning("console"), Meaning::Global);
-        assert_eq!(vocabulary.meaning("shared"), Meaning::Global);
+        assert_eq!(vocabulary.meaning("shared"), Meaning::Extra);
         assert_eq!(vocabulary.meaning("anything"), Meaning::Adaptor(0));
         assert!(matches!(
             vocabulary.meaning("process"),

@@ -1,8 +1,8 @@
 //! The one walk over the syntax tree.
 //!
 //! It keeps track of scopes and of what encloses the node it is at, and hands what it meets to the steps of the compiler:
-//! lazy state ([`super::lazy_state`]), promise chains ([`super::promises`]) and undeclared names ([`super::names`]).
-//! What top-level statements become is decided before ([`super::operations`]), because it decides what a `$` in them means.
+//! a lazy `$` to `lazy_state`, promise chains to `promises`; names that nobody declares it gathers for `imports`. What
+//! top-level statements become is decided before, in `operations`, because that decides what a `$` in them means.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,10 @@ use deno_ast::swc::ecma_visit::{Visit, VisitWith, noop_visit_type};
 use super::diagnostic::Problem;
 use super::edit::{Edits, Range};
 use super::lazy_state::Shape;
+use super::parse;
+use super::promises;
 use super::scope::{self, Binding, Imported, Names};
+use super::trivia;
 use super::vocabulary::{Meaning, Vocabulary, is_value_helper};
 
 pub(super) struct Walk<'a> {
@@ -33,8 +36,8 @@ pub(super) struct Walk<'a> {
     pub(super) frames: Vec<Frame>,
     /// Calls of a promise chain that is already taken care of.
     pub(super) links: HashSet<Range>,
-    /// The local name of the runtime's `defer`, once a promise chain needs it.
-    pub(super) defer: Option<String>,
+    /// What a promise chain needs, once there is one.
+    pub(super) deferred: Option<promises::Names>,
     /// Depth of blocks that are not function bodies.
     pub(super) blocks: usize,
     /// Functions around the current node that have `arguments`.
@@ -106,7 +109,7 @@ pub(super) struct Argument {
 pub(super) enum Root {
     /// Something of an adaptor, a function of the job that makes operations, or a name without meaning.
     Operation,
-    /// Another function of the job, or whatever else it declares.
+    /// Another function of the job or the workflow, or whatever else they declare.
     Local,
     /// An array, text or other plain value that the job declares.
     LocalValue,
@@ -131,7 +134,7 @@ impl<'a> Walk<'a> {
             scopes: vec![scope::module_names(&module.body, vocabulary)],
             frames: Vec::new(),
             links: HashSet::new(),
-            defer: None,
+            deferred: None,
             blocks: 0,
             functions: 0,
             pattern_assigns: false,
@@ -201,6 +204,7 @@ impl<'a> Walk<'a> {
             Some(Binding::PlainValue) => Root::LocalValue,
             None => match self.vocabulary.meaning(&ident.sym) {
                 Meaning::Adaptor(_) | Meaning::Runtime | Meaning::Nothing => Root::Operation,
+                Meaning::Extra => Root::Local,
                 Meaning::Global | Meaning::Unavailable(_) => Root::Plain,
             },
         }
@@ -428,6 +432,16 @@ impl Visit for Walk<'_> {
         member.prop.visit_with(self);
     }
 
+    fn visit_paren_expr(&mut self, paren: &ParenExpr) {
+        let after = trivia::skip(self.source, Range::from(paren.expr.span()).hi);
+        if after + 1 != Range::from(paren.span).hi {
+            // `(a,)` is nothing; the parser takes it for the parameters of an arrow function that does not come.
+            let problem = Problem::new(Range::new(after, after + 1), "expected ')'");
+            self.problems.push(problem);
+        }
+        paren.visit_children_with(self);
+    }
+
     fn visit_unary_expr(&mut self, unary: &UnaryExpr) {
         match (unary.op, unary.arg.unwrap_parens()) {
             (UnaryOp::TypeOf, Expr::Ident(ident)) => self.used(ident, Use::Typeof, false, None),
@@ -471,6 +485,14 @@ impl Visit for Walk<'_> {
     fn visit_prop(&mut self, property: &Prop) {
         match property {
             Prop::Shorthand(ident) => self.used(ident, Use::Read, true, None),
+            // `{ a = 1 }` is for patterns; the parser lets it pass in some places.
+            Prop::Assign(assignment) => {
+                let problem = Problem::new(
+                    assignment.span,
+                    "a property is given its value with `:`, not with `=`",
+                );
+                self.problems.push(problem);
+            }
             _ => property.visit_children_with(self),
         }
     }
@@ -517,9 +539,8 @@ impl Visit for Walk<'_> {
 
     fn visit_return_stmt(&mut self, statement: &ReturnStmt) {
         if !self.in_function() {
-            let problem = Problem::new(statement.span, "`return` outside of a function");
             self.problems
-                .push(problem.help("a job is a list of operations; return the state inside of one: fn(state => { return state; })"));
+                .push(parse::return_outside(statement.span.into()));
         }
         statement.visit_children_with(self);
     }

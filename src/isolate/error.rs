@@ -5,8 +5,10 @@ use std::fmt;
 use deno_core::url::Url;
 use serde::{Deserialize, Serialize};
 
+use super::intercept;
 use super::limits::{Limit, Limits, MIB};
 use super::packages::LocalAdaptor;
+use super::permissions::{self, Network};
 use crate::compile::Compiled;
 
 /// How bad an error is. `Fail` leaves a state that a following step may use; the rest end the run.
@@ -179,7 +181,9 @@ pub(super) fn classify(thrown: Thrown, job: &JobSource<'_>) -> RunError {
         ("JobError", Severity::Fail, None)
     };
 
-    let mut error = RunError::new(class, severity, thrown.message);
+    let message = permissions::reword(&thrown.message, job.network);
+    let message = if job.test { intercept::explained(message) } else { message };
+    let mut error = RunError::new(class, severity, message);
     error.subtype = subtype.filter(|subtype| !subtype.is_empty());
     error.details = match thrown.details {
         Some(serde_json::Value::Object(mut details)) => {
@@ -213,8 +217,12 @@ pub(super) struct JobSource<'a> {
     pub compiled: &'a Compiled,
     /// Columns that the host put before the first line of the compiled module.
     pub prelude: u32,
+    /// Whether it was a test run.
+    pub test: bool,
     /// Adaptors outside the store: their frames count as an adaptor's.
     pub local: &'a [LocalAdaptor],
+    /// What the run may connect to.
+    pub network: &'a Network,
 }
 
 impl JobSource<'_> {

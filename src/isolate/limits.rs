@@ -146,7 +146,7 @@ impl BufferAccount {
     /// Takes `len` bytes into account. False when a single allocation is so far over the limit that it must fail at
     /// once; a small excess is granted because V8 aborts the process when some of its own allocations fail, and the
     /// run is being ended anyway.
-    fn reserve(&self, len: usize) -> bool {
+    pub(super) fn reserve(&self, len: usize) -> bool {
         let live = self.live.fetch_add(len, Ordering::Relaxed) + len;
         if live > self.limit {
             self.tripwire.trip(Limit::Buffers);
@@ -157,6 +157,11 @@ impl BufferAccount {
         }
         self.peak.fetch_max(live, Ordering::Relaxed);
         true
+    }
+
+    /// Gives back `len` bytes that [`Self::reserve`] granted.
+    pub(super) fn release(&self, len: usize) {
+        self.live.fetch_sub(len, Ordering::Relaxed);
     }
 }
 
@@ -186,7 +191,7 @@ unsafe extern "C" fn allocate_raw(account: &BufferAccount, len: usize) -> *mut c
 }
 
 unsafe extern "C" fn free_buffer(account: &BufferAccount, data: *mut c_void, len: usize) {
-    account.live.fetch_sub(len, Ordering::Relaxed);
+    account.release(len);
     // SAFETY: V8 frees only what the two functions above gave it.
     unsafe { libc::free(data) }
 }

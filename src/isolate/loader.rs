@@ -17,7 +17,7 @@ use deno_core::{
 };
 use deno_error::JsErrorBox;
 
-use super::pack::Pack;
+use super::pack::{Pack, module_imports};
 use super::packages::{LoadedModule, Packages};
 use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS, RUNTIME};
 
@@ -73,6 +73,21 @@ impl JobLoader {
         self.packages.resolve_for_job(specifier)
     }
 
+    /// Refuses a job that imports what it must not. Asking [`ModuleLoader::resolve`] is not enough: modules that the
+    /// runtime keeps ready, as `node:fs`, are linked to an `import` declaration without the loader's consent.
+    fn check_imports(&self) -> Result<(), ModuleLoaderError> {
+        let parsed = deno_ast::parse_module(deno_ast::ParseParams {
+            specifier: self.job.url.clone(),
+            text: self.job.source.clone(),
+            media_type: deno_ast::MediaType::JavaScript,
+            capture_tokens: false,
+            scope_analysis: false,
+            maybe_syntax: None,
+        })
+        .map_err(|error| refused(error.to_string()))?;
+        module_imports(&parsed).fixed.iter().try_for_each(|specifier| self.resolve_for_job(specifier).map(drop))
+    }
+
     /// Source of the module that hands over an adaptor of the pack. It names only what the job mentions, because
     /// reading an export evaluates what it needs.
     fn hand_over(&self, specifier: &str) -> Option<String> {
@@ -119,7 +134,8 @@ impl ModuleLoader for JobLoader {
         {
             return Ok(url);
         }
-        let referrer = Url::parse(referrer).map_err(JsErrorBox::from_err)?;
+        // `require` of an ES module has no referrer: what it asks for is a URL already.
+        let referrer = Url::parse(referrer).or_else(|_| Url::parse(specifier)).map_err(JsErrorBox::from_err)?;
         self.packages.resolve(specifier, &referrer)
     }
 
@@ -138,7 +154,10 @@ impl ModuleLoader for JobLoader {
             )))
         };
         if *specifier == self.job.url {
-            return text(self.job.source.clone());
+            return match self.check_imports() {
+                Ok(()) => text(self.job.source.clone()),
+                Err(error) => ModuleLoadResponse::Sync(Err(error)),
+            };
         }
         match specifier.as_str() {
             RUNTIME_URL => return text(RUNTIME_SOURCE.into()),

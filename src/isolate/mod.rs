@@ -4,7 +4,10 @@
 //! module variables, and nothing of one run may reach the next. This room knows neither the store of messages nor
 //! HTTP nor the command line.
 
+mod authorities;
+mod blobs;
 mod error;
+mod intercept;
 mod limits;
 mod loader;
 mod machine;
@@ -15,6 +18,7 @@ mod permissions;
 pub mod platform;
 mod run;
 
+pub use authorities::read_certificates;
 pub use error::{Position, RunError, Severity};
 pub use limits::{Limit, Limits, MIB, MIN_HEAP};
 pub use packages::LocalAdaptor;

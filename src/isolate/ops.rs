@@ -9,6 +9,8 @@ use deno_core::url::Url;
 use deno_core::{ExtensionFileSource, OpState, ascii_str_include, op2, v8};
 use deno_error::JsErrorBox;
 
+use super::blobs::op_fnhost_blob_part;
+use super::intercept::Request;
 use super::limits::Limit;
 use super::machine;
 use super::pack::{Kind, MODULE_PARAMETERS, Pack, SCRIPT_PARAMETERS, Target};
@@ -27,14 +29,14 @@ const CALLER_DEPTH: usize = 12;
 #[op2(fast)]
 pub fn op_fnhost_caller(scope: &mut v8::PinScope<'_, '_>) -> u32 {
     let Some(trace) = v8::StackTrace::current_stack_trace(scope, CALLER_DEPTH) else {
-        return CALLER_ADAPTOR;
+        return CALLER_JOB;
     };
     for index in 0..trace.get_frame_count() {
         let Some(name) = trace.get_frame(scope, index).and_then(|frame| frame.get_script_name(scope)) else {
             continue;
         };
         let name = name.to_rust_string_lossy(scope);
-        if name.is_empty() || name.starts_with("ext:fnhost/") {
+        if name.is_empty() || name.starts_with("ext:fnhost/") || name.starts_with("fnhost:") {
             continue;
         }
         return match name.split(':').next() {
@@ -43,7 +45,8 @@ pub fn op_fnhost_caller(scope: &mut v8::PinScope<'_, '_>) -> u32 {
             _ => CALLER_ADAPTOR,
         };
     }
-    CALLER_ADAPTOR
+    // Nobody is on the stack when V8 itself calls, as in `promise.then(Function)`. Whoever arranged that is not trusted.
+    CALLER_JOB
 }
 
 /// Takes one message of the job's console.
@@ -64,6 +67,21 @@ pub fn op_fnhost_log(state: &mut OpState, #[string] level: &str, #[string] messa
 pub fn op_fnhost_print(state: &mut OpState, #[string] message: &str, _is_err: bool) {
     let context = state.borrow_mut::<RunContext>();
     context.write_log("ada-debug", message.trim_end().to_owned());
+}
+
+/// Shows a request that a test run made. It does not count against the job's log: the job did not write it.
+#[op2]
+pub fn op_fnhost_intercepted(
+    state: &mut OpState,
+    #[string] method: &str,
+    #[string] url: &str,
+    #[serde] headers: Vec<String>,
+    #[buffer] body: &[u8],
+    #[number] length: usize,
+) {
+    let headers: Vec<_> = headers.chunks_exact(2).map(|header| (header[0].as_str(), header[1].as_str())).collect();
+    let request = Request { method, url, headers: &headers, body, length };
+    state.borrow_mut::<RunContext>().show_request(&request);
 }
 
 /// Marks the begin or end of an operation.
@@ -211,23 +229,36 @@ fn compile_function<'s>(
     Ok((v8::Local::new(scope, function), from_source))
 }
 
-/// The host's own JavaScript, in ASCII, which V8 reads in place. Listed with the macro's `esm`, it would be read at run time from where it was compiled.
+/// Stands in for what would change the whole process and is asked for in passing, such as the process's title.
+#[op2(fast)]
+pub fn op_fnhost_ignore(#[string] _text: &str) {}
+
+/// The host's own JavaScript, in ASCII, which V8 reads in place. Listed with the macro's `esm`, it would be read at run
+/// time from where it was compiled.
 const JAVASCRIPT: [ExtensionFileSource; 2] = [
     ExtensionFileSource::new("ext:fnhost/modules.js", ascii_str_include!("../../js/modules.js")),
     ExtensionFileSource::new("ext:fnhost/host.js", ascii_str_include!("../../js/host.js")),
 ];
 
+/// Evaluated on demand only.
+const LAZY_JAVASCRIPT: [ExtensionFileSource; 1] =
+    [ExtensionFileSource::new("ext:fnhost/intercept.js", ascii_str_include!("../../js/intercept.js"))];
+
 deno_core::extension!(
     fnhost,
     ops = [
+        op_fnhost_blob_part,
         op_fnhost_caller,
         op_fnhost_compile,
         op_fnhost_find,
+        op_fnhost_ignore,
+        op_fnhost_intercepted,
         op_fnhost_log,
         op_fnhost_mark,
         op_fnhost_print,
         op_fnhost_resolve,
         machine::op_fnhost_cwd,
+        machine::op_fnhost_environment,
         machine::op_fnhost_homedir,
         machine::op_fnhost_hostname,
         machine::op_fnhost_loadavg,
@@ -236,16 +267,27 @@ deno_core::extension!(
     ],
     esm_entry_point = "ext:fnhost/host.js",
     middleware = |op| match op.name {
+        "op_blob_create_part" => op.with_implementation_from(&op_fnhost_blob_part()),
         "op_print" => op.with_implementation_from(&op_fnhost_print()),
         "op_fs_cwd" => op.with_implementation_from(&machine::op_fnhost_cwd()),
         "op_homedir" => op.with_implementation_from(&machine::op_fnhost_homedir()),
         "op_hostname" => op.with_implementation_from(&machine::op_fnhost_hostname()),
         "op_loadavg" => op.with_implementation_from(&machine::op_fnhost_loadavg()),
         "op_network_interfaces" => op.with_implementation_from(&machine::op_fnhost_network_interfaces()),
+        "op_get_env_no_permission_check" => op.with_implementation_from(&machine::op_fnhost_environment()),
         "op_node_os_user_info" => op.with_implementation_from(&machine::op_fnhost_user_info()),
         // Permissions refuse these already; a run has no business with them at all.
         "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" => op.disable(),
+        // The process is not the run's: no permission guards these, as far as they concern the process itself.
+        "op_kill" | "op_node_process_kill" | "op_process_abort" | "op_fs_chdir" => op.disable(),
+        "op_v8_set_heap_snapshot_near_heap_limit" => op.disable(),
+        "op_node_process_set_title" | "op_v8_set_flags_from_string" => {
+            op.with_implementation_from(&op_fnhost_ignore())
+        }
         _ => op,
     },
-    customizer = |extension: &mut deno_core::Extension| extension.esm_files = JAVASCRIPT.to_vec().into(),
+    customizer = |extension: &mut deno_core::Extension| {
+        extension.esm_files = JAVASCRIPT.to_vec().into();
+        extension.lazy_loaded_esm_files = LAZY_JAVASCRIPT.to_vec().into();
+    },
 );

@@ -253,9 +253,8 @@ impl Packages {
             return Ok(url.clone());
         }
         let url = self
-            .resolver
-            .resolve(specifier, referrer, ResolutionMode::Import, NodeResolutionKind::Execution)
-            .and_then(|resolution| resolution.into_url())
+            .resolve_uncached(specifier, referrer, ResolutionMode::Import)?
+            .into_url()
             .map_err(JsErrorBox::from_err)?;
         self.resolutions.write().expect("resolution cache").insert(key, url.clone());
         Ok(url)
@@ -268,9 +267,20 @@ impl Packages {
         referrer: &Url,
         mode: ResolutionMode,
     ) -> Result<NodeResolution, JsErrorBox> {
-        self.resolver
-            .resolve(specifier, referrer, mode, NodeResolutionKind::Execution)
-            .map_err(JsErrorBox::from_err)
+        let resolve = |specifier: &str| self.resolver.resolve(specifier, referrer, mode, NodeResolutionKind::Execution);
+        let error = match resolve(specifier) {
+            Ok(resolution) => return Ok(resolution),
+            Err(error) => error,
+        };
+        // Adaptors were published that import `lodash/set`. Node refuses that in an ES module; OpenFn's runtime, which
+        // they were written for, adds what is missing.
+        if mode == ResolutionMode::Import
+            && specifier.contains('/')
+            && let Ok(resolution) = resolve(&format!("{specifier}.js"))
+        {
+            return Ok(resolution);
+        }
+        Err(JsErrorBox::from_err(error))
     }
 
     /// Whether the file at `url` is CommonJS, given whether its text could be a script.

@@ -1,22 +1,22 @@
 //! One run: create the isolate, load the module graph, reduce the operations, read the outcome, drop the isolate.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
 use deno_core::url::Url;
 use deno_core::{PollEventLoopOptions, v8};
-use deno_error::JsErrorBox;
 use deno_runtime::deno_io::{Stdio, StdioPipe};
 use deno_runtime::deno_os::{ExitCode, WatcherExitHandle, WatcherExited};
-use deno_runtime::deno_tls::{RootCertStoreProvider, rustls::RootCertStore};
 use deno_runtime::deno_web::{BlobStore, InMemoryBroadcastChannel};
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
+use super::authorities::Authorities;
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
+use super::intercept::Request;
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::ops::{self, PackInUse};
@@ -46,7 +46,7 @@ pub struct HostOptions {
 #[derive(Clone)]
 pub struct Host {
     packages: Arc<Packages>,
-    roots: Arc<Roots>,
+    authorities: Arc<Authorities>,
     /// Directory of packs on disk.
     pack_dir: Arc<PathBuf>,
     without_packs: bool,
@@ -77,15 +77,27 @@ pub struct Job {
     pub adaptors: Vec<String>,
     pub limits: Limits,
     pub network: Network,
+    /// A test run: HTTP requests are shown in the log and answered with an empty JSON object, and nothing connects to
+    /// anywhere, whatever `network` allows.
+    pub test: bool,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
+}
+
+impl Job {
+    /// What the run may connect to.
+    fn reach(&self) -> &Network {
+        const NOTHING: &Network = &Network::Only(Vec::new());
+        if self.test { NOTHING } else { &self.network }
+    }
 }
 
 /// One line of a run's log.
 #[derive(Clone, Debug)]
 pub struct LogLine {
     pub time: SystemTime,
-    /// `JOB` for the console of the job and its adaptors, `ADA` for what packages print past it, `R/T` for the host.
+    /// `JOB` for the console of the job and its adaptors, `ADA` for what packages print past it, `R/T` for the host,
+    /// `TEST` for the requests of a test run.
     pub source: &'static str,
     /// `debug`, `info`, `log`, `success`, `warn` or `error`.
     pub level: &'static str,
@@ -152,6 +164,11 @@ impl RunContext {
         (self.sink)(LogLine { time: SystemTime::now(), source, level, message });
     }
 
+    pub fn show_request(&mut self, request: &Request<'_>) {
+        let message = request.to_string();
+        (self.sink)(LogLine { time: SystemTime::now(), source: "TEST", level: "info", message });
+    }
+
     pub fn mark(&mut self, mark: &str, operation: u32) {
         let name = self.operation_names.get(operation as usize - 1).map_or("", String::as_str);
         let message = if mark == "operation-start" {
@@ -164,44 +181,13 @@ impl RunContext {
     }
 }
 
-/// Certificate authorities, read on first use.
-struct Roots {
-    ca_file: Option<PathBuf>,
-    store: std::sync::OnceLock<Result<RootCertStore, String>>,
-}
-
-impl RootCertStoreProvider for Roots {
-    fn get_or_try_init(&self) -> Result<&RootCertStore, JsErrorBox> {
-        self.store
-            .get_or_init(|| {
-                let mut store = deno_runtime::deno_tls::create_default_root_cert_store();
-                if let Some(path) = &self.ca_file {
-                    add_certificates(&mut store, path)?;
-                }
-                Ok(store)
-            })
-            .as_ref()
-            .map_err(|error| JsErrorBox::generic(error.clone()))
-    }
-}
-
-fn add_certificates(store: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    use deno_runtime::deno_tls::rustls::pki_types::{CertificateDer, pem::PemObject};
-    let failed = |error: &dyn std::fmt::Display| format!("cannot use certificate file {}: {error}", path.display());
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))? {
-        let certificate = certificate.map_err(|error| failed(&error))?;
-        store.add(certificate).map_err(|error| failed(&error))?;
-    }
-    Ok(())
-}
-
 impl Host {
     pub fn new(options: HostOptions) -> Self {
         Self {
             packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
             pack_dir: Arc::new(options.store.join("node_modules/.fnhost/packs")),
             without_packs: options.without_packs,
-            roots: Arc::new(Roots { ca_file: options.ca_file, store: std::sync::OnceLock::new() }),
+            authorities: Arc::new(Authorities::new(options.ca_file)),
             adaptors: Arc::default(),
         }
     }
@@ -253,31 +239,18 @@ impl Host {
         })
     }
 
+    /// Gets adaptors ready before they are needed: packs them, and runs them once so that their code caches are on
+    /// disk too.
+    pub fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
+        let set = self.prepare(specifiers)?;
+        let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
+        self.save_packs();
+        outcome.error.map_or(Ok(()), Err)
+    }
+
     /// Loads adaptors through the ordinary module graph and lists what they export.
     fn probe(&self, specifiers: &[String]) -> Result<Vec<(String, Vec<String>)>, RunError> {
-        let mut source = String::new();
-        let mut names = String::new();
-        for (index, specifier) in specifiers.iter().enumerate() {
-            let quoted = serde_json::Value::from(specifier.as_str());
-            source.push_str(&format!("import * as $_{index} from {quoted};"));
-            names.push_str(&format!("Object.keys($_{index}),"));
-        }
-        source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
-        let options =
-            compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
-        let compiled = compile::compile(&source, &options)
-            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
-        let job = Job {
-            name: "adaptors.js".into(),
-            step: "adaptors".into(),
-            source: source.as_str().into(),
-            compiled: Arc::new(compiled),
-            adaptors: specifiers.to_vec(),
-            limits: Limits::default(),
-            network: Network::Only(Vec::new()),
-            remove_from_state: Vec::new(),
-        };
-        let outcome = self.run_unpacked(job, "{}".into(), Box::new(|_| {}));
+        let outcome = self.run_with(listing(specifiers)?, None, "{}".into(), Box::new(|_| {}));
         if let Some(error) = outcome.error {
             return Err(error);
         }
@@ -307,10 +280,6 @@ impl Host {
             Ok(set) => self.run_with(job, set.pack.clone(), state, sink),
             Err(error) => Outcome { state: None, error: Some(error), stats: RunStats::default() },
         }
-    }
-
-    fn run_unpacked(&self, job: Job, state: String, sink: LogSink) -> Outcome {
-        self.run_with(job, None, state, sink)
     }
 
     fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
@@ -380,6 +349,8 @@ enum Interrupted {
     Exit(i32),
     Js(Box<JsError>),
     Thrown(Box<Thrown>),
+    /// Thrown while the modules were evaluated: there are no operations, and so no state.
+    Broken(Box<Thrown>),
     Host(String),
 }
 
@@ -418,8 +389,8 @@ impl Isolate {
             module_loader: loader.into_rc(),
             node_services: Some(host.packages.node_services()),
             npm_process_state_provider: None,
-            permissions: permissions::container(host.packages.readable(), &job.network)?,
-            root_cert_store_provider: Some(host.roots.clone()),
+            permissions: permissions::container(host.packages.readable(), job.reach())?,
+            root_cert_store_provider: Some(host.authorities.clone()),
             fetch_dns_resolver: Default::default(),
             shared_array_buffer_store: None,
             compiled_wasm_module_store: None,
@@ -453,6 +424,7 @@ impl Isolate {
             let state = runtime.op_state();
             let mut state = state.borrow_mut();
             state.put(context);
+            state.put(buffers.clone());
             if let Some(pack) = pack {
                 state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
             }
@@ -469,8 +441,9 @@ impl Isolate {
             deno_core::scope!(scope, runtime);
             let setup = v8::Local::new(scope, setup);
             let this = v8::undefined(scope).into();
+            let test = v8::Boolean::new(scope, job.test).into();
             v8::tc_scope!(scope, scope);
-            if setup.call(scope, this, &[]).is_none() {
+            if setup.call(scope, this, &[test]).is_none() {
                 let message = scope.exception().map(|e| e.to_rust_string_lossy(scope)).unwrap_or_default();
                 return Err(format!("the host's own JavaScript failed: {message}"));
             }
@@ -502,7 +475,9 @@ impl Isolate {
             source: &job.source,
             compiled: &job.compiled,
             prelude: self.prelude,
+            test: job.test,
             local: self.packages.local(),
+            network: job.reach(),
         };
         // A limit explains whatever else was observed after it.
         let outcome = match self.tripwire.tripped() {
@@ -528,6 +503,7 @@ impl Isolate {
             Err(Interrupted::Exit(code)) => (None, Some(RunError::exit(code))),
             Err(Interrupted::Js(error)) => (None, Some(self.rejected(&error, &source))),
             Err(Interrupted::Thrown(thrown)) => (None, Some(classify(*thrown, &source))),
+            Err(Interrupted::Broken(thrown)) => (None, Some(crashed(classify(*thrown, &source)))),
             Err(Interrupted::Host(message)) => {
                 (None, Some(RunError::new("ExecutionError", Severity::Exception, message)))
             }
@@ -537,12 +513,7 @@ impl Isolate {
     /// An error that escaped through the event loop: nobody awaited the promise that it rejected.
     fn rejected(&self, error: &JsError, source: &JobSource<'_>) -> RunError {
         let thrown = thrown_from(error);
-        let mut error = classify(thrown, source);
-        if error.severity == Severity::Fail {
-            error.subtype.get_or_insert_with(|| error.name.to_owned());
-            error.name = "RuntimeCrash";
-            error.severity = Severity::Crash;
-        }
+        let mut error = crashed(classify(thrown, source));
         error.message = format!("Unhandled promise rejection: {}", error.message);
         error
     }
@@ -568,7 +539,7 @@ impl Isolate {
         remove_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         if let Err(error) = evaluated {
             return Err(match error {
-                Interrupted::Js(error) => Interrupted::Thrown(Box::new(thrown_from(&error))),
+                Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
                 other => other,
             });
         }
@@ -576,9 +547,11 @@ impl Isolate {
         let start = Instant::now();
         let call = {
             let runtime = &mut self.worker.js_runtime;
-            let namespace = runtime
-                .get_module_namespace(id)
-                .map_err(|error| Interrupted::Host(error.to_string()))?;
+            let namespace = runtime.get_module_namespace(id).map_err(|error| match error.into_kind() {
+                // What a module throws while it is evaluated is kept for those who ask for its exports.
+                CoreErrorKind::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
+                error => Interrupted::Host(error.to_string()),
+            })?;
             let arguments = {
             deno_core::scope!(scope, runtime);
             let namespace: v8::Local<v8::Value> = v8::Local::new(scope, namespace).into();
@@ -676,6 +649,16 @@ impl Isolate {
     }
 }
 
+/// The same error where no state is left that a following step could use.
+fn crashed(mut error: RunError) -> RunError {
+    if error.severity == Severity::Fail {
+        error.subtype.get_or_insert_with(|| error.name.to_owned());
+        error.name = "RuntimeCrash";
+        error.severity = Severity::Crash;
+    }
+    error
+}
+
 /// Standard streams of a run: the process's own stay out of its reach.
 fn no_stdio() -> Result<Stdio, String> {
     let null = || {
@@ -704,6 +687,33 @@ fn entry_points(runtime: &mut deno_core::JsRuntime) -> [v8::Global<v8::Function>
     });
     global.delete(scope, name);
     functions
+}
+
+/// A job that touches every export of some adaptors and leaves their names in `state.names`.
+fn listing(specifiers: &[String]) -> Result<Job, RunError> {
+    let mut source = String::new();
+    let mut names = String::new();
+    for (index, specifier) in specifiers.iter().enumerate() {
+        let quoted = serde_json::Value::from(specifier.as_str());
+        source.push_str(&format!("import * as $_{index} from {quoted};"));
+        names.push_str(&format!("Object.keys($_{index}),"));
+    }
+    source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
+    let options =
+        compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
+    let compiled = compile::compile(&source, &options)
+        .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
+    Ok(Job {
+        name: "adaptors.js".into(),
+        step: "adaptors".into(),
+        source: source.as_str().into(),
+        compiled: Arc::new(compiled),
+        adaptors: specifiers.to_vec(),
+        limits: Limits::default(),
+        network: Network::Only(Vec::new()),
+        test: false,
+        remove_from_state: Vec::new(),
+    })
 }
 
 fn remove_global(runtime: &mut deno_core::JsRuntime, name: &str) {

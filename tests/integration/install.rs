@@ -290,6 +290,44 @@ fn versions_stand_side_by_side_and_each_sees_its_own_dependencies() {
 }
 
 #[test]
+fn many_versions_of_one_package_arrive_together() {
+    // They share a directory of the cache, and they are unpacked at the same time.
+    let registry = FakeRegistry::start();
+    let files: Vec<(String, String)> = (0..200)
+        .map(|n| (format!("package/lib/{n}.js"), format!("{n}")))
+        .collect();
+    let manifest = |version: &str| format!(r#"{{"name":"dep","version":"{version}"}}"#);
+    let versions: Vec<String> = (0..10).map(|patch| format!("1.0.{patch}")).collect();
+    for version in &versions {
+        let manifest = manifest(version);
+        let mut all = vec![("package/package.json", manifest.as_str())];
+        all.extend(
+            files
+                .iter()
+                .map(|(path, text)| (path.as_str(), text.as_str())),
+        );
+        let package = Package {
+            tarball: Some(tarball(&all)),
+            ..Default::default()
+        };
+        registry.publish("dep", version, package);
+    }
+    let requests: Vec<String> = versions
+        .iter()
+        .map(|version| format!("npm:dep@{version}"))
+        .collect();
+    let requests: Vec<&str> = requests.iter().map(String::as_str).collect();
+    let machine = Machine::with_registry(&registry);
+    machine.install(&requests).succeeded();
+    for version in &versions {
+        assert_eq!(
+            machine.version(&format!("dep_{version}")).as_ref(),
+            Some(version)
+        );
+    }
+}
+
+#[test]
 fn the_store_can_be_moved() {
     let registry = FakeRegistry::start();
     registry.publish_simple("@acme/dep", "1.0.0", &[]);
@@ -374,6 +412,25 @@ fn the_lock_decides_until_it_is_updated() {
 }
 
 #[test]
+fn a_broken_lock_is_not_replaced_behind_peoples_backs() {
+    let registry = FakeRegistry::start();
+    registry.publish_simple("@openfn/language-http", "7.0.0", &[]);
+    let machine = Machine::with_registry(&registry);
+    machine.write("project/fnhost.lock", "<<<<<<< HEAD\n{}\n");
+    machine
+        .install(&["http"])
+        .failed_with(&["fnhost.lock is not a lockfile", "version control"]);
+    machine.write(
+        "project/fnhost.lock",
+        r#"{"version":2,"requests":{},"packages":{}}"#,
+    );
+    machine
+        .install(&["http"])
+        .failed_with(&["its version is 2"]);
+    assert!(!machine.modules().join("@openfn").exists());
+}
+
+#[test]
 fn adding_an_adaptor_leaves_the_others_as_they_are() {
     let registry = FakeRegistry::start();
     registry.publish_simple("dep", "1.0.0", &[]);
@@ -409,7 +466,10 @@ fn peers_come_from_whoever_brings_them() {
     let registry = FakeRegistry::start();
     registry.publish_simple("host", "1.0.0", &[]);
     registry.publish_simple("host", "2.0.0", &[]);
-    let plugin = json!({ "peerDependencies": { "host": "*", "absent": "*" }, "peerDependenciesMeta": { "absent": { "optional": true } } });
+    let plugin = json!({
+        "peerDependencies": { "host": "*", "absent": "*" },
+        "peerDependenciesMeta": { "absent": { "optional": true } },
+    });
     registry.publish(
         "plugin",
         "1.0.0",
@@ -445,6 +505,10 @@ fn peers_come_from_whoever_brings_them() {
             "{adaptor}"
         );
     }
+
+    // That nobody has `absent` is known offline, too.
+    std::fs::remove_file(machine.path("project/fnhost.lock")).unwrap();
+    machine.install(&["--offline", "http"]).succeeded();
 }
 
 #[test]
@@ -500,7 +564,7 @@ fn without_names_the_project_says_what_to_install() {
     let machine = Machine::with_registry(&registry);
     machine
         .install(&[])
-        .failed_with(&["holds no project", "fnhost install http"]);
+        .failed_with(&["no project here", "fnhost install http"]);
 
     machine.write(
         "project/project.yaml",
@@ -550,4 +614,60 @@ fn an_odd_archive_is_still_a_package() {
     let machine = Machine::with_registry(&registry);
     machine.install(&["npm:odd"]).succeeded();
     assert_eq!(machine.version("odd").as_deref(), Some("1.0.0"));
+}
+
+#[test]
+fn the_store_is_the_projects_or_else_the_users() {
+    let registry = FakeRegistry::start();
+    registry.publish_simple("@openfn/language-http", "7.0.0", &[]);
+    let machine = Machine::with_registry(&registry);
+    machine.write("home/.npmrc", &format!("registry={}\n", registry.origin()));
+    let install_in = |directory: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fnhost"));
+        command.env_clear().env("HOME", machine.path("home"));
+        command.env("XDG_CACHE_HOME", machine.path("cache"));
+        command.arg("install").args(args).arg("--json");
+        let outcome = Outcome::of(
+            command
+                .current_dir(machine.path(directory))
+                .output()
+                .unwrap(),
+        );
+        let report: Value = serde_json::from_str(&outcome.succeeded().stdout).unwrap();
+        PathBuf::from(report["root"].as_str().unwrap())
+    };
+    std::fs::create_dir(machine.path("elsewhere")).unwrap();
+    let users = machine.path("home/.local/share/fnhost");
+    assert_eq!(install_in("elsewhere", &["http"]), users);
+    assert!(resolve(&users, "@openfn/language-http").is_some());
+
+    let project = machine.path("project").canonicalize().unwrap();
+    machine.write("project/project.yaml", "jobs:\n  a: {adaptor: http}\n");
+    std::fs::create_dir(machine.path("project/jobs")).unwrap();
+    assert_eq!(install_in("project/jobs", &[]), project);
+    assert_eq!(
+        machine.version("@openfn/language-http").as_deref(),
+        Some("7.0.0")
+    );
+}
+
+#[test]
+fn a_local_adaptor_is_used_where_it_is() {
+    let registry = FakeRegistry::start();
+    let machine = Machine::with_registry(&registry);
+    machine
+        .install(&["http=./mine"])
+        .failed_with(&["./mine is not a package"]);
+    std::fs::create_dir(machine.path("project/mine")).unwrap();
+    let manifest = r#"{"name":"@openfn/language-http","version":"0.0.1"}"#;
+    machine.write("project/mine/package.json", manifest);
+    let outcome = machine.install(&["http=./mine"]).succeeded();
+    assert!(
+        outcome
+            .stderr
+            .contains("@openfn/language-http  0.0.1  kept"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(!machine.modules().exists() && registry.seen().is_empty());
 }

@@ -1,6 +1,17 @@
 //! What a user can see, through the real program: one file per behaviour, all in one test binary because linking V8
 //! and Deno's runtime once is enough.
 
+mod adaptors;
+mod cli;
 mod compile;
+mod errors;
+mod execute;
+mod http;
 mod install;
+mod intercept;
+mod isolation;
+mod limits;
+mod run;
+mod support;
 mod v8_archive;
+mod versions;

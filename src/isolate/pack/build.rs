@@ -54,7 +54,7 @@ pub fn build(packages: &Packages, entries: Vec<(String, Vec<String>)>) -> Result
         index += 1;
     }
     let modules = (0..graph.files.len()).map(|index| graph.module(index)).collect();
-    Ok(Pack::new(modules, named, HashMap::new()))
+    Ok(Pack::new(modules, named, HashMap::new(), true))
 }
 
 /// What stands for the specifier of `import(…)` in a module's targets. `require` of the same may lead elsewhere.

@@ -86,7 +86,7 @@ pub fn load(path: &Path) -> Option<Pack> {
     }
     let entries =
         header.entries.into_iter().map(|(name, (module, exports))| (name, Entry { module, exports })).collect();
-    Some(Pack::new(modules, entries, code))
+    Some(Pack::new(modules, entries, code, false))
 }
 
 /// Writes the pack to `path`, whole or not at all.

@@ -19,7 +19,7 @@ use std::sync::{Arc, RwLock};
 
 pub use build::build;
 pub use disk::{load, store};
-pub use transform::{MODULE_PARAMETERS, SCRIPT_PARAMETERS};
+pub use transform::{MODULE_PARAMETERS, SCRIPT_PARAMETERS, module_imports};
 
 /// What a file is; `js/modules.js` knows the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +67,13 @@ pub struct Pack {
     /// Import specifier → adaptor.
     pub entries: HashMap<String, Entry>,
     code: RwLock<HashMap<String, Arc<[u8]>>>,
-    /// Code caches were added since the pack was read or written.
+    /// Not all of it is on disk.
     dirty: AtomicBool,
 }
 
 impl Pack {
-    fn new(modules: Vec<Module>, entries: HashMap<String, Entry>, code: HashMap<String, Arc<[u8]>>) -> Self {
-        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(false) }
+    fn new(modules: Vec<Module>, entries: HashMap<String, Entry>, code: HashMap<String, Arc<[u8]>>, dirty: bool) -> Self {
+        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(dirty) }
     }
 
     /// The code cache stored under `key`: a module number, or the specifier and content hash of a built-in script.
@@ -87,7 +87,7 @@ impl Pack {
         self.dirty.store(true, Ordering::Release);
     }
 
-    /// True once after code caches were added.
+    /// True once after something was added.
     pub fn take_dirty(&self) -> bool {
         self.dirty.swap(false, Ordering::AcqRel)
     }

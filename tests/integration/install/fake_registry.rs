@@ -175,6 +175,28 @@ impl FakeRegistry {
         );
     }
 
+    /// States when versions were published.
+    pub fn publication_dates(&self, name: &str, dates: &[(&str, &str)]) {
+        let mut state = self.shared.state.lock().unwrap();
+        let metadata = state.answers.get_mut(&metadata_path(name)).unwrap();
+        let mut document: Value = serde_json::from_slice(metadata).unwrap();
+        document["time"] = dates
+            .iter()
+            .map(|(version, date)| (version.to_string(), json!(date)))
+            .collect();
+        *metadata = document.to_string().into_bytes();
+    }
+
+    /// Answers `path` with these bytes.
+    pub fn answer(&self, path: &str, body: &[u8]) {
+        self.shared
+            .state
+            .lock()
+            .unwrap()
+            .answers
+            .insert(path.into(), body.to_vec());
+    }
+
     /// Adds to what goes wrong with a path, in order.
     pub fn mishap(&self, path: &str, mishap: Mishap) {
         self.shared
@@ -289,6 +311,11 @@ fn answer_one(mut stream: impl Read + Write, shared: &Shared) -> std::io::Result
         shared.changed.notify_all();
         let refused =
             state.required_authorization.is_some() && state.required_authorization != authorization;
+        // To a proxy, the path is a whole address.
+        let path = match path.split_once("://") {
+            Some((_, rest)) => rest[rest.find('/').unwrap_or(rest.len())..].to_string(),
+            None => path,
+        };
         let mishap = state.mishaps.get_mut(&path).and_then(VecDeque::pop_front);
         (mishap, state.answers.get(&path).cloned(), refused)
     };

@@ -109,11 +109,8 @@ fn a_tarball_cannot_write_outside_its_package() {
 #[test]
 fn metadata_cannot_write_outside_the_store() {
     let registry = FakeRegistry::start();
-    registry.publish_simple(
-        "leftpad",
-        "1.0.0",
-        &[("../../planted", "npm:leftpad@1.0.0")],
-    );
+    registry.publish_simple("dep", "1.0.0", &[]);
+    registry.publish_simple("leftpad", "1.0.0", &[("../../planted", "npm:dep@1.0.0")]);
     registry.publish_simple("rightpad", "1.0.0", &[("../../planted", "1.0.0")]);
     let machine = Machine::with_registry(&registry);
     for name in ["npm:leftpad", "npm:rightpad"] {

@@ -237,3 +237,49 @@ fn metadata_is_asked_for_again_when_it_is_too_old() {
     again();
     assert_eq!(dependency(&machine), "1.1.0");
 }
+
+#[test]
+fn npmrc_may_name_a_proxy() {
+    // A proxy is asked for whole addresses; this registry answers those as well.
+    let proxy = FakeRegistry::start();
+    proxy.publish_simple("leftpad", "1.0.0", &[]);
+    let machine = Machine::with_registry(&proxy);
+    let npmrc = format!(
+        "registry=http://registry.invalid/\nproxy={}\n",
+        proxy.origin()
+    );
+    machine.write("project/.npmrc", &npmrc);
+    machine.install(&["npm:leftpad"]).succeeded();
+    assert_eq!(proxy.times_seen("http://registry.invalid/leftpad"), 1);
+}
+
+#[test]
+fn versions_younger_than_npmrc_allows_are_not_chosen() {
+    let registry = FakeRegistry::start();
+    registry.publish_simple("leftpad", "1.0.0", &[]);
+    registry.publish_simple("leftpad", "1.1.0", &[]);
+    registry.publication_dates(
+        "leftpad",
+        &[
+            ("1.0.0", "2020-01-01T00:00:00.000Z"),
+            ("1.1.0", "2999-01-01T00:00:00.000Z"),
+        ],
+    );
+    let machine = Machine::with_registry(&registry);
+    machine.write(
+        "project/.npmrc",
+        &format!("registry={}\nmin-release-age=7\n", registry.origin()),
+    );
+    machine.install(&["npm:leftpad@^1"]).succeeded();
+    assert_eq!(machine.version("leftpad").as_deref(), Some("1.0.0"));
+}
+
+#[test]
+fn an_answer_that_is_no_metadata_is_said_to_be_none() {
+    let registry = FakeRegistry::start();
+    registry.answer("/leftpad", b"<html>Log in to the guest network</html>");
+    let machine = Machine::with_registry(&registry);
+    machine
+        .install(&["npm:leftpad"])
+        .failed_with(&["the metadata of `leftpad` is unusable"]);
+}

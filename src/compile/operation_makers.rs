@@ -14,7 +14,7 @@ use super::walk::Walk;
 
 /// Marks the functions of the module's top level that return an operation: a function of one parameter, the state, or what
 /// a call that makes an operation returns. `walk` is at the top of the module.
-pub(super) fn find_operation_makers(walk: &mut Walk, module: &Module) {
+pub(super) fn find(walk: &mut Walk, module: &Module) {
     let mut makers = Vec::new();
     // By the name of a function of the job, those that return what it returns.
     let mut followers: HashMap<Atom, Vec<Atom>> = HashMap::new();
