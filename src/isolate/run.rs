@@ -451,7 +451,7 @@ impl Isolate {
             state.put(context);
             state.put(buffers.clone());
             if let Some(pack) = pack {
-                state.put(PackInUse { pack, compiled: Vec::new() });
+                state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
             }
             state.put(WatcherExitHandle(handle));
         }
