@@ -362,6 +362,7 @@ fn job(host: &Host, adaptor: Option<&str>, source: &str) -> Job {
         limits: Limits::default(),
         network: Network::Open,
         test: false,
+        hide: None,
         remove_from_state: vec!["configuration".into(), "response".into()],
     }
 }

@@ -130,6 +130,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
             limits: Limits::default(),
             network: Network::Open,
             test: args.test,
+            hide: Some(logger.hider()),
             remove_from_state: vec!["configuration".into()],
         },
         state.text,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::secrets::Secrets;
-use crate::isolate::{LogLine, RunError};
+use crate::isolate::{Hide, LogLine, RunError};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +218,12 @@ impl Logger {
     /// `text` without the run's secrets.
     pub fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.secrets.hide(text)
+    }
+
+    /// The same for the host, which hides them in the errors of a state.
+    pub fn hider(&self) -> Hide {
+        let secrets = self.secrets.clone();
+        Arc::new(move |text| secrets.hide(text).into_owned())
     }
 
     /// Whether the log is for programs to read.

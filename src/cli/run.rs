@@ -242,6 +242,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
             limits: args.limits.limits(),
             network,
             test: args.test,
+            hide: Some(logger.hider()),
             remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
         },
         state.text,

@@ -16,7 +16,7 @@ use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::authorities::Authorities;
 use super::custody::{self, Custody, Lost};
-use super::error::{JobSource, RunError, Severity, Thrown, classify};
+use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::intercept::Request;
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
@@ -81,6 +81,8 @@ pub struct Job {
     /// A test run: HTTP requests are shown in the log and answered with an empty JSON object, and nothing connects to
     /// anywhere, whatever `network` allows.
     pub test: bool,
+    /// Takes the secrets of the configuration out of errors, which go into the state and to people.
+    pub hide: Option<Hide>,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
 }
@@ -449,7 +451,7 @@ impl Isolate {
             state.put(context);
             state.put(buffers.clone());
             if let Some(pack) = pack {
-                state.put(PackInUse { pack, compiled: Vec::new() });
+                state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
             }
             state.put(WatcherExitHandle(handle));
         }
@@ -498,6 +500,7 @@ impl Isolate {
             source: &job.source,
             compiled: &job.compiled,
             prelude: self.prelude,
+            hide: job.hide.as_ref(),
             test: job.test,
             local: self.packages.local(),
             network: job.reach(),
@@ -559,7 +562,6 @@ impl Isolate {
         let evaluation = self.worker.js_runtime.mod_evaluate(id);
         let evaluated = self.drive(Box::pin(evaluation)).await;
         stats.evaluate = start.elapsed();
-        remove_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         if let Err(error) = evaluated {
             return Err(match error {
                 Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
@@ -735,19 +737,12 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         limits: Limits::default(),
         network: Network::Only(Vec::new()),
         test: false,
+        hide: None,
         remove_from_state: Vec::new(),
     })
 }
 
-fn remove_global(runtime: &mut deno_core::JsRuntime, name: &str) {
-    let context = runtime.main_context();
-    deno_core::scope!(scope, runtime);
-    let global = v8::Local::new(scope, context).global(scope);
-    let name = v8::String::new(scope, name).expect("a short string").into();
-    global.delete(scope, name);
-}
-
-/// A file name for a set of adaptors: readable where it is short, and always distinct.
+/// A file name for a set of adaptors: readable where it is short, and distinct.
 fn file_name(specifiers: &[String]) -> String {
     use sha2::Digest;
     let hash = sha2::Sha256::digest(specifiers.join("\n"));
@@ -759,7 +754,8 @@ fn file_name(specifiers: &[String]) -> String {
         .chars()
         .take(60)
         .collect();
-    format!("{readable}-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
+    let hash = u64::from_be_bytes(hash[..8].try_into().expect("a digest has 32 bytes"));
+    format!("{readable}-{hash:016x}")
 }
 
 fn thrown_from(error: &JsError) -> Thrown {

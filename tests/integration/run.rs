@@ -158,6 +158,20 @@ fn secrets_are_masked_in_logs_and_errors() {
     }
 }
 
+#[test]
+fn an_error_does_not_carry_the_credential_into_the_state() {
+    // As HTTP clients do: the whole request hangs on the error.
+    let adaptor = "export const fail = () => state => {
+  const { url, password } = state.configuration;
+  throw Object.assign(new Error(`POST ${url}?key=${password}`), { request: { headers: [`Bearer ${password}`] } });
+};";
+    let run = Run::of("job.js", "fail()").local_adaptor("failing", adaptor);
+    let ran = run.credential("url: https://example.org\npassword: hunter22\n").go().expect(1);
+    assert!(!ran.stdout.contains("hunter22") && !ran.stderr.contains("hunter22"), "{}{}", ran.stdout, ran.stderr);
+    let error = &ran.state()["errors"]["job"];
+    assert_eq!(error["details"]["request"]["headers"], json!(["Bearer ***"]), "{error}");
+}
+
 fn run_with(run: &Run, args: &[&str]) -> Ran {
     Ran::new(run.command().args(args).output().unwrap())
 }
@@ -176,6 +190,11 @@ fn several_adaptors() {
     let run = Run::of("job.js", "shout('hello'); fn(state => ({ ...state, done: true }))");
     let state = run.local_adaptor("shouter", local).adaptor(COMMON).go().expect(0).state();
     assert_eq!([&state["text"], &state["done"]], [&json!("HELLO"), &json!(true)]);
+
+    // One that the job imports only while it runs, after another whose names it uses.
+    let source = "shout('a'); fn(async s => ({ ...s, n: typeof (await import('@openfn/language-common')).each }))";
+    let run = Run::of("job.js", source).local_adaptor("shouter", local).adaptor(COMMON);
+    assert_eq!(run.go().expect(0).state()["n"], "function");
 
     let run = Run::of("job.js", "fn(s => s)").args(&["--adaptors", &format!("{COMMON},common"), "-l", "info"]);
     let ran = run.go().expect(0);
