@@ -88,12 +88,7 @@ pub enum Lost {
 }
 
 /// Waits for what `thread` sends through `result`, as long as that can be expected.
-pub fn wait<T>(
-    thread: JoinHandle<()>,
-    result: &Receiver<T>,
-    tripwire: &Tripwire,
-    limits: &Limits,
-) -> Result<T, Lost> {
+pub fn wait<T>(thread: JoinHandle<()>, result: &Receiver<T>, tripwire: &Tripwire, limits: &Limits) -> Result<T, Lost> {
     let mut told: Option<Instant> = None;
     loop {
         match result.recv_timeout(LOOK) {
