@@ -36,6 +36,8 @@ const CASES: &[(&str, fn())] = &[
     ("memory_is_flat_over_two_hundred_runs", memory_is_flat_over_two_hundred_runs),
     ("a_run_that_hits_a_limit_leaves_its_neighbours_alone", a_run_that_hits_a_limit_leaves_its_neighbours_alone),
     ("soak", soak),
+    // Last: what such a run holds stays in memory.
+    ("a_run_that_v8_gives_up_leaves_its_neighbours_alone", a_run_that_v8_gives_up_leaves_its_neighbours_alone),
 ];
 
 fn main() -> ExitCode {
@@ -294,6 +296,46 @@ fn a_run_that_hits_a_limit_leaves_its_neighbours_alone() {
     });
     // And the process goes on.
     assert_eq!(completed(run(&host, &neighbour, &json!({ "items": [1] })))["sum"], 1);
+}
+
+fn a_run_that_v8_gives_up_leaves_its_neighbours_alone() {
+    let (host, _directory) = host();
+    // V8 ends the process where a size is impossible; these are three such places.
+    let hopeless = [
+        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).split('').length }))",
+        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).match(/x/g).length }))",
+        "fn(() => ({ n: JSON.parse('[' + '1,'.repeat(2 ** 27) + '1]').length }))",
+    ];
+    let neighbour = job(
+        &host,
+        "each('$.items[*]', fn(async state => {
+             const kept = Array.from({ length: 1e4 }, (_, i) => ({ i }));
+             await new Promise(resolve => setTimeout(resolve, 1));
+             return { ...state, sum: (state.sum ?? 0) + state.data, kept: kept.length };
+         }));",
+        &[COMMON],
+    );
+    let state = json!({ "items": (0..50).collect::<Vec<_>>() });
+    for source in hopeless {
+        let offender = job(&host, source, &[COMMON]);
+        std::thread::scope(|scope| {
+            let offence = scope.spawn(|| run(&host, &offender, &json!({})));
+            let mut runs = 0;
+            while runs == 0 || !offence.is_finished() {
+                assert_eq!(completed(run(&host, &neighbour, &state))["sum"], 1225);
+                runs += 1;
+            }
+            let error = offence.join().unwrap().error.unwrap_or_else(|| panic!("V8 holds it after all: {source}"));
+            assert_eq!((error.name, error.limit), ("OOMError", Some(Limit::Heap)), "{error}");
+        });
+    }
+    // The watchdog and the garbage collector's threads still serve the rest.
+    for _ in 0..20 {
+        assert_eq!(completed(run(&host, &neighbour, &state))["sum"], 1225);
+    }
+    let mut endless = job(&host, "fn(() => { for (;;) {} })", &[COMMON]);
+    endless.limits.wall = Duration::from_millis(300);
+    assert_eq!(run(&host, &endless, &json!({})).error.and_then(|error| error.limit), Some(Limit::Wall));
 }
 
 /// Off unless `FNHOST_SOAK` says how many runs: it takes minutes.
