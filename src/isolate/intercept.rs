@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn only_refused_connections_are_explained() {
         assert_eq!(explained("no such file".into()), "no such file");
-        let refused = super::super::permissions::reword("getaddrinfo EPERM h", &super::super::Network::Only(Vec::new()));
+        let refused =
+            super::super::permissions::reword("getaddrinfo EPERM h", &super::super::Network::Only(Vec::new()));
         assert!(explained(refused).contains("--test"));
     }
 }

@@ -80,10 +80,7 @@ fn forms_are_shown() {
 
 #[test]
 fn requests_of_the_common_adaptor_are_shown_and_answered() {
-    let ran = job("http.post('https://no-such-host.invalid:8443/a', { a: 1 })")
-        .args(&["--test"])
-        .go_json()
-        .expect(0);
+    let ran = job("http.post('https://no-such-host.invalid:8443/a', { a: 1 })").args(&["--test"]).go_json().expect(0);
     let [request] = &requests(&ran)[..] else { panic!("{}", ran.stderr) };
     assert!(request.starts_with("POST https://no-such-host.invalid:8443/a\n"), "{request}");
     assert!(request.ends_with("\n{\"a\":1}"), "{request}");
