@@ -1,12 +1,21 @@
-//! Stops a build that cannot succeed: see `build/v8_archive.rs`.
+//! Stops a build that cannot succeed (see `build/v8_archive.rs`), and names what packs on disk depend on.
 
 #[path = "build/v8_archive.rs"]
 mod v8_archive;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::{env, fs};
 
+/// What decides whether a pack that another build wrote fits this one: the crates, whose scripts have code caches in it,
+/// and what makes and reads packs.
+const PACK_SOURCES: &[&str] = &["Cargo.lock", "js", "src/isolate/pack"];
+
 fn main() {
+    println!("cargo::rustc-env=FNHOST_PACK_ID={:016x}", hash_of(PACK_SOURCES));
+    for source in PACK_SOURCES {
+        println!("cargo::rerun-if-changed={source}");
+    }
     for file in ["build.rs", "build/v8_archive.rs", "Cargo.lock", "vendor/v8/VERSION"] {
         println!("cargo::rerun-if-changed={file}");
     }
@@ -18,6 +27,22 @@ fn main() {
             println!("cargo::error={line}");
         }
     }
+}
+
+/// A hash of the files' contents. Files only: what is in a directory counts in the order of its names.
+fn hash_of(paths: &[&str]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for path in paths {
+        let mut files = vec![Path::new(path).to_owned()];
+        if let Ok(directory) = fs::read_dir(path) {
+            files = directory.flatten().map(|entry| entry.path()).collect();
+            files.sort();
+        }
+        for file in files {
+            fs::read(&file).unwrap_or_default().hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 fn check() -> Result<(), String> {

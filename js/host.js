@@ -425,9 +425,8 @@ function setup(test) {
   hideRuntimeNamespace();
   globalThis.state = undefined;
   if (test) loadIntercept().intercept(op_fnhost_intercepted);
-  // For the modules that hand adaptors to the job, also those that the job imports while it runs. The job itself
-  // cannot name it: its `globalThis` is another object.
-  ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor });
+  // For the modules that hand adaptors to the job; Rust deletes it once they are evaluated.
+  ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor, configurable: true });
 }
 
 globalThis.__fnhost = { setup, run };

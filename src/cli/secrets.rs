@@ -90,7 +90,7 @@ fn collect(value: &Value, texts: &mut BTreeSet<String>) {
 
 fn add(text: &str, texts: &mut BTreeSet<String>) {
     let text = &text[..text.floor_char_boundary(LONGEST)];
-    if text.len() < SHORTEST {
+    if text.len() < SHORTEST || is_plain_address(text) {
         return;
     }
     texts.insert(text.to_owned());
@@ -103,6 +103,21 @@ fn add(text: &str, texts: &mut BTreeSet<String>) {
     // A private key is often printed line by line, or indented.
     let lines = text.lines().map(str::trim).filter(|line| line.len() >= SHORTEST && *line != text);
     texts.extend(lines.map(str::to_owned));
+}
+
+/// Whether `text` is the address of a system and no more: hiding the `baseUrl` of a configuration would leave errors
+/// without the one thing that explains them. Addresses with a user, a query or a long segment of path may be secrets
+/// themselves, as those of some webhooks are.
+fn is_plain_address(text: &str) -> bool {
+    const LONGEST_NAME: usize = 20;
+    url::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.path().split('/').all(|segment| segment.len() <= LONGEST_NAME)
+    })
 }
 
 /// `text` as forms hold it, and as `encodeURIComponent` puts it into an address.
@@ -134,6 +149,15 @@ mod tests {
     fn texts_at_any_depth_are_hidden_and_short_ones_are_not() {
         let configuration = json!({ "a": ["s3cret", { "b": "t0ken" }], "c": "abc", "d": 123456, "e": true });
         assert_eq!(hide(configuration, "s3cret t0ken abc 123456 true"), "*** *** abc 123456 true");
+    }
+
+    #[test]
+    fn the_address_of_a_system_is_no_secret_unless_it_holds_one() {
+        let hide_url = |url: &str| hide(json!({ "url": url }), &format!("GET {url}/x"));
+        assert_eq!(hide_url("https://example.org/api"), "GET https://example.org/api/x");
+        for url in ["https://u:p@example.org", "https://example.org/?key=1", "https://hooks.example.org/T0/B0/XXXXXXXXXXXXXXXXXXXXXXXX"] {
+            assert_eq!(hide_url(url), "GET ***/x");
+        }
     }
 
     #[test]

@@ -385,7 +385,16 @@ impl Isolate {
         let job_url = Url::parse(&format!("job:/{}", job.name.replace([' ', '?', '#', '%'], "_")))
             .map_err(|error| format!("{} is no usable job name: {error}", job.name))?;
         let mentions_global = job.compiled.code.contains("globalThis");
-        let prelude = if mentions_global { r#"import { globalThis } from "fnhost:scope"; "# } else { "" };
+        let mut prelude = String::new();
+        if mentions_global {
+            prelude.push_str(r#"import { globalThis } from "fnhost:scope"; "#);
+        }
+        if job.compiled.code.contains("import(") {
+            // What hands an adaptor of the pack over is gone when the job runs: it must have been evaluated by then.
+            for adaptor in &job.adaptors {
+                prelude.push_str(&format!("import {}; ", serde_json::Value::from(adaptor.as_str())));
+            }
+        }
         let loader = JobLoader {
             packages: host.packages.clone(),
             pack: pack.clone(),
@@ -562,6 +571,7 @@ impl Isolate {
         let evaluation = self.worker.js_runtime.mod_evaluate(id);
         let evaluated = self.drive(Box::pin(evaluation)).await;
         stats.evaluate = start.elapsed();
+        delete_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         if let Err(error) = evaluated {
             return Err(match error {
                 Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
@@ -740,6 +750,14 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         hide: None,
         remove_from_state: Vec::new(),
     })
+}
+
+fn delete_global(runtime: &mut deno_core::JsRuntime, name: &str) {
+    let context = runtime.main_context();
+    deno_core::scope!(scope, runtime);
+    let global = v8::Local::new(scope, context).global(scope);
+    let name = v8::String::new(scope, name).expect("a short string").into();
+    global.delete(scope, name);
 }
 
 /// A file name for a set of adaptors: readable where it is short, and distinct.
