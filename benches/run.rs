@@ -209,6 +209,8 @@ fn install_peers(work: &Path) -> Option<PathBuf> {
     Some(peers)
 }
 
+// `wait4` reaps the child, which clippy cannot see.
+#[allow(clippy::zombie_processes)]
 fn measure(command: &[String]) -> Sample {
     let start = Instant::now();
     let mut child = Command::new(&command[0])
@@ -325,7 +327,7 @@ fn parts(store: &Path, work: &Path) -> String {
     let built_in = built_in.iter().map(|(name, _)| (name.replace(':', "-"), *name));
     for (specifier, name) in built_in.chain(packages) {
         let source = format!("import * as part from '{specifier}'; export default [(state) => state];");
-        let job = self::job(&host, Some(&specifier), &source);
+        let job = job(&host, Some(&specifier), &source);
         let stats: Vec<_> = (0..RUNS / 2)
             .map(|_| {
                 let outcome = host.run(job.clone(), "{}".into(), Box::new(|_| {}));
@@ -362,6 +364,7 @@ fn job(host: &Host, adaptor: Option<&str>, source: &str) -> Job {
         limits: Limits::default(),
         network: Network::Open,
         test: false,
+        hide: None,
         remove_from_state: vec!["configuration".into(), "response".into()],
     }
 }

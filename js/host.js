@@ -425,8 +425,9 @@ function setup(test) {
   hideRuntimeNamespace();
   globalThis.state = undefined;
   if (test) loadIntercept().intercept(op_fnhost_intercepted);
-  // For the modules that hand adaptors to the job; Rust deletes it once they are evaluated.
-  ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor, configurable: true });
+  // For the modules that hand adaptors to the job, also those that the job imports while it runs. The job itself
+  // cannot name it: its `globalThis` is another object.
+  ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor });
 }
 
 globalThis.__fnhost = { setup, run };

@@ -127,8 +127,9 @@ function openLine(Duplex, host, port) {
       line.client.push(null);
       done();
     },
+    // The client still reads what it was sent.
     destroy(error, done) {
-      line.client.destroy();
+      line.client.push(null);
       done(error);
     },
   });
@@ -180,7 +181,8 @@ function interceptSockets(show) {
     const host = options.host ?? "localhost";
     const line = openLine(Duplex, host, Number(options.port));
     join(this, line);
-    this._peername = { address: isIP(host) ? host : "127.0.0.1", family: "IPv4", port: line.port };
+    // An address for documentation: some clients look whether they were led to a private one.
+    this._peername = { address: isIP(host) ? host : "192.0.2.1", family: "IPv4", port: line.port };
     nextTick(() => {
       if (this.destroyed) return;
       server.emit("connection", line);
@@ -233,11 +235,12 @@ function makeServer(http, show) {
     request.on("end", () => {
       show(request.method, address(request, line), request.rawHeaders, Buffer.concat(beginning), length);
       response.sendDate = false;
-      response.writeHead(200, ANSWER_HEADERS);
+      response.writeHead(200, { ...ANSWER_HEADERS, "content-length": ANSWER.length });
       response.end(ANSWER);
     });
   });
   server.keepAliveTimeout = 0;
+  server.httpAllowHalfOpen = true;
   server.on("clientError", (_error, { client, host, port }) => refuse(client, host, port, "it does not speak HTTP/1.1."));
   // A proxy: behind it begins the connection that matters.
   server.on("connect", (request, line) => {

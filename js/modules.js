@@ -5,15 +5,16 @@
 
 import { core, primordials } from "ext:core/mod.js";
 
-const { op_fnhost_compile } = core.ops;
+const { op_fnhost_compile, op_fnhost_find, op_fnhost_resolve } = core.ops;
 const {
+  ArrayPrototypePush,
   Error,
   ObjectDefineProperty,
-  ObjectGetOwnPropertyDescriptor,
   ObjectHasOwn,
   ObjectKeys,
   PromiseResolve,
   PromisePrototypeThen,
+  String,
   SymbolToStringTag,
 } = primordials;
 
@@ -25,148 +26,235 @@ const MODULE = 0;
 const BUILTIN = 1;
 const MISSING = 2;
 
-// Number to { kind, value, module? }: `value` is the namespace of an ES module, `module.exports` of the rest.
+// Number to { kind, value | module | failure }: `value` is the namespace of an ES module or what JSON says, `module`
+// is the `module` of CommonJS, and `failure` holds what an ES module threw: it is never evaluated again.
 const records = [];
-const builtins = { __proto__: null };
 
-function builtin(name) {
-  return builtins[name] ??= core.createLazyLoader(name)();
+// ---------------------------------------------------------------------------------------------------------------
+// What imports lead to
+// ---------------------------------------------------------------------------------------------------------------
+
+function recordOf(number, parent) {
+  const record = records[number];
+  if (record === undefined) return evaluate(number, parent);
+  if (record.failure !== undefined) throw record.failure.error;
+  return record;
 }
 
-function notFound(specifier, message) {
+function valueOf(record) {
+  return record.kind === CJS ? record.module.exports : record.value;
+}
+
+// False while a CommonJS module is being evaluated: `module.exports` may still be replaced.
+function isFinished(record) {
+  return record.kind !== CJS || record.module.loaded;
+}
+
+function notFound(code, message) {
   const error = new Error(message);
-  error.code = "MODULE_NOT_FOUND";
+  error.code = code;
   error.requireStack = [];
   return error;
 }
 
 // What an import of `target` reads from: a namespace, or the value of `module.exports`.
 function read(target) {
-  const { 0: type, 1: key, 2: specifier } = target;
-  if (type === MODULE) return load(key);
+  const { 0: type, 1: key } = target;
+  if (type === MODULE) return valueOf(recordOf(key));
   if (type === BUILTIN) return builtin(key);
-  throw notFound(specifier, key);
+  throw notFound("ERR_MODULE_NOT_FOUND", key);
 }
 
-function load(number) {
-  const record = records[number] ?? evaluate(number);
-  return record.kind === CJS ? record.module.exports : record.value;
-}
-
-function isFinished(target) {
-  return target[0] !== MODULE || records[target[1]].module?.loaded !== false;
-}
-
-function kindOf(target) {
-  return target[0] === MODULE ? (records[target[1]] ?? evaluate(target[1])).kind : ESM;
-}
-
-// The namespace object that `import * as x` gives for a CommonJS or JSON module.
+// The namespace object that `import * as x` gives.
 function namespaceOf(target) {
   if (target[0] !== MODULE) return read(target);
-  const record = records[target[1]] ?? evaluate(target[1]);
+  const record = recordOf(target[1]);
   if (record.kind === ESM) return record.value;
-  if (record.namespace === undefined) {
-    const value = load(target[1]);
-    const namespace = { __proto__: null };
-    if (value !== null && (typeof value === "object" || typeof value === "function")) {
-      for (const key in value) ObjectDefineProperty(namespace, key, getter(() => value[key]));
+  if (record.namespace !== undefined) return record.namespace;
+  const value = valueOf(record);
+  const namespace = { __proto__: null };
+  if (value !== null && (typeof value === "object" || typeof value === "function")) {
+    for (const key in value) ObjectDefineProperty(namespace, key, getter(() => value[key]));
+    // Compilers to CommonJS define it so that no loop finds it.
+    if (ObjectHasOwn(value, "__esModule")) {
+      ObjectDefineProperty(namespace, "__esModule", getter(() => value.__esModule));
     }
-    ObjectDefineProperty(namespace, "default", getter(() => value));
-    ObjectDefineProperty(namespace, SymbolToStringTag, { __proto__: null, value: "Module" });
-    record.namespace = namespace;
   }
-  return record.namespace;
+  ObjectDefineProperty(namespace, "default", getter(() => value));
+  if (record.kind === CJS) ObjectDefineProperty(namespace, "module.exports", getter(() => value));
+  ObjectDefineProperty(namespace, SymbolToStringTag, { __proto__: null, value: "Module" });
+  if (isFinished(record)) record.namespace = namespace;
+  return namespace;
+}
+
+// What `require` gives of an ES module: Node adds the flag by which compiled code knows to look at `default`.
+function requiredNamespace(record) {
+  const namespace = record.value;
+  if (ObjectHasOwn(namespace, "module.exports")) return namespace["module.exports"];
+  if (!ObjectHasOwn(namespace, "default") || ObjectHasOwn(namespace, "__esModule")) return namespace;
+  if (record.required === undefined) {
+    const required = { __proto__: null };
+    for (const key of ObjectKeys(namespace)) ObjectDefineProperty(required, key, getter(() => namespace[key]));
+    ObjectDefineProperty(required, "__esModule", { __proto__: null, value: true, enumerable: true });
+    ObjectDefineProperty(required, SymbolToStringTag, { __proto__: null, value: "Module" });
+    record.required = required;
+  }
+  return record.required;
 }
 
 function getter(get) {
   return { __proto__: null, get, enumerable: true, configurable: true };
 }
 
-function evaluate(number) {
+// ---------------------------------------------------------------------------------------------------------------
+// Node's own modules
+// ---------------------------------------------------------------------------------------------------------------
+
+const builtins = { __proto__: null };
+
+function builtin(name) {
+  const known = builtins[name];
+  if (known !== undefined) return known;
+  const namespace = core.createLazyLoader(name)();
+  builtins[name] = namespace;
+  if (name === "node:module") shareModules(namespace.default);
+  return namespace;
+}
+
+// Node's loader, once it is in use: for `createRequire` and for paths that are only known at run time. From then on
+// both loaders keep CommonJS modules in Node's cache, so that a file is evaluated once, whoever asks for it.
+let node;
+
+function shareModules(Module) {
+  node = Module;
+  for (const number of ObjectKeys(records)) {
+    const { module } = records[number];
+    if (module !== undefined) node._cache[module.filename] ??= module;
+  }
+}
+
+function nodeRequire(filename) {
+  return builtin("node:module").createRequire(filename);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Evaluation
+// ---------------------------------------------------------------------------------------------------------------
+
+function evaluate(number, parent) {
   const { 0: kind, 1: compiled, 2: targets, 3: url, 4: filename, 5: dirname } = op_fnhost_compile(number);
   if (kind === JSON_TEXT) return records[number] = { kind, value: compiled };
-  const record = kind === ESM
-    ? { kind, value: { __proto__: null } }
-    : { kind, module: { exports: {}, id: filename, filename, path: dirname, loaded: false, children: [], paths: [] } };
+  const dynamic = dynamicImport(number, targets);
+  if (kind === ESM) {
+    const record = { kind, value: { __proto__: null } };
+    records[number] = record;
+    try {
+      evaluateModule(number, record.value, compiled, targets, dynamic, url, filename, dirname);
+    } catch (error) {
+      record.failure = { error };
+      throw error;
+    }
+    return record;
+  }
+  const shared = node?._cache[filename];
+  const record = { kind, module: shared ?? newModule(filename, dirname, parent) };
   records[number] = record;
+  if (shared !== undefined) return record;
+  if (node !== undefined) node._cache[filename] = record.module;
   try {
-    if (kind === ESM) evaluateModule(record.value, compiled, targets, url, filename, dirname);
-    else evaluateScript(record.module, compiled, targets, filename, dirname);
+    evaluateScript(record.module, compiled, targets, dynamic, filename, dirname);
   } catch (error) {
+    // As in Node: a CommonJS module that threw is evaluated anew when it is required again.
     delete records[number];
+    if (node !== undefined) delete node._cache[filename];
     throw error;
   }
   return record;
 }
 
-function evaluateModule(namespace, compiled, targets, url, filename, dirname) {
+function evaluateModule(number, namespace, compiled, targets, dynamic, url, filename, dirname) {
   ObjectDefineProperty(namespace, SymbolToStringTag, { __proto__: null, value: "Module" });
-  const define = (getters) => {
+  const define = (getters, nameless) => {
     for (const name of ObjectKeys(getters)) ObjectDefineProperty(namespace, name, getter(getters[name]));
+    if (nameless !== undefined) {
+      ObjectDefineProperty(nameless, "name", { __proto__: null, value: "default", configurable: true });
+    }
   };
   // A star neither exports `default` nor hides a name the module exports itself.
   const star = (slot) => {
     const source = namespaceOf(targets[slot]);
     for (const name of ObjectKeys(source)) {
-      if (name !== "default" && !ObjectHasOwn(namespace, name)) {
+      if (name !== "default" && name !== "module.exports" && !ObjectHasOwn(namespace, name)) {
         ObjectDefineProperty(namespace, name, getter(() => source[name]));
       }
     }
   };
   const slots = [];
   const fetch = (slot) => {
-    const value = read(targets[slot]);
-    // In a cycle, `module.exports` may still be replaced: only what is finished is remembered.
-    if (isFinished(targets[slot])) slots[slot] = value;
+    const target = targets[slot];
+    const value = read(target);
+    if (target[0] !== MODULE || isFinished(records[target[1]])) slots[slot] = value;
     return value;
   };
+  const resolve = (specifier) => op_fnhost_resolve(number, String(specifier));
   compiled(
     (slot) => slots[slot] ?? fetch(slot),
     (slot) => namespaceOf(targets[slot]),
-    // Evaluated in a later microtask, as a dynamic import would.
-    (slot) => PromisePrototypeThen(PromiseResolve(undefined), () => namespaceOf(targets[slot])),
-    { __proto__: null, url, filename, dirname, main: false },
+    dynamic,
+    { __proto__: null, url, filename, dirname, main: false, resolve },
     define,
     star,
+    (method) => method,
   );
 }
 
-let createRequire;
-function nodeRequire(filename) {
-  createRequire ??= builtin("node:module").createRequire;
-  return createRequire(filename);
+// `import(...)`: of a known target by its slot, of any other with the function that does it natively.
+function dynamicImport(number, targets) {
+  const later = (get) => PromisePrototypeThen(PromiseResolve(undefined), get);
+  return (target, specifier, options) => {
+    if (typeof target === "number") return later(() => namespaceOf(targets[target]));
+    return later(() => {
+      const text = String(specifier);
+      const found = op_fnhost_find(number, text);
+      return found < 0 ? target(text, options) : namespaceOf([MODULE, found]);
+    });
+  };
 }
 
-function evaluateScript(module, compiled, targets, filename, dirname) {
+function newModule(filename, dirname, parent) {
+  const module = { exports: {}, id: filename, filename, path: dirname, loaded: false, children: [], parent };
+  ObjectDefineProperty(module, "paths", getter(() => builtin("node:module").default._nodeModulePaths(dirname)));
+  if (parent !== undefined) ArrayPrototypePush(parent.children, module);
+  return module;
+}
+
+function evaluateScript(module, compiled, targets, dynamic, filename, dirname) {
   const bySpecifier = { __proto__: null };
   for (const target of targets) bySpecifier[target[2]] = target;
   const require = (specifier) => {
     const target = bySpecifier[specifier];
     // A specifier computed at run time: Node's own way.
     if (target === undefined) return nodeRequire(filename)(specifier);
-    if (target[0] === BUILTIN) {
-      const namespace = builtin(target[1]);
+    const { 0: type, 1: key } = target;
+    if (type === BUILTIN) {
+      const namespace = builtin(key);
       return namespace.default ?? namespace;
     }
-    if (target[0] === MISSING) throw notFound(specifier, target[1]);
-    if (kindOf(target) === ESM) {
-      const namespace = load(target[1]);
-      return ObjectHasOwn(namespace, "module.exports") ? namespace["module.exports"] : namespace;
-    }
-    return load(target[1]);
+    if (type === MISSING) throw notFound("MODULE_NOT_FOUND", key);
+    const record = recordOf(key, module);
+    return record.kind === ESM ? requiredNamespace(record) : valueOf(record);
   };
-  ObjectDefineProperty(require, "resolve", { __proto__: null, get: () => nodeRequire(filename).resolve });
-  ObjectDefineProperty(require, "cache", { __proto__: null, get: () => nodeRequire(filename).cache });
-  ObjectDefineProperty(require, "extensions", { __proto__: null, get: () => nodeRequire(filename).extensions });
+  ObjectDefineProperty(require, "resolve", getter(() => nodeRequire(filename).resolve));
+  ObjectDefineProperty(require, "cache", getter(() => nodeRequire(filename).cache));
+  ObjectDefineProperty(require, "extensions", getter(() => nodeRequire(filename).extensions));
   require.main = undefined;
   module.require = require;
   const { exports } = module;
-  compiled.call(exports, exports, require, module, filename, dirname);
+  compiled.call(exports, exports, require, module, filename, dirname, dynamic);
   module.loaded = true;
 }
 
 // The exports of an adaptor by its number in the pack.
 export function adaptor(number) {
-  return namespaceOf([MODULE, number, ""]);
+  return namespaceOf([MODULE, number]);
 }

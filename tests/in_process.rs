@@ -124,6 +124,7 @@ fn job(host: &Host, source: &str, adaptors: &[&str]) -> Job {
         limits: Limits { wall: Duration::from_secs(120), ..Limits::default() },
         network: Network::Only(Vec::new()),
         test: false,
+        hide: None,
         remove_from_state: vec!["configuration".into()],
     }
 }

@@ -201,7 +201,7 @@ impl Plan {
             }
             for (alias, dependency) in &package.dependencies {
                 let link = unfinished.join("node_modules").join(alias);
-                atomic::replace_symlink(&link, &self.from_sibling(alias, dependency))?;
+                atomic::replace_symlink(&link, &self.link_from_sibling(alias, dependency))?;
             }
             std::fs::write(unfinished.join(INTEGRITY), &cached.contents.integrity)?;
             if home.exists() {
@@ -228,7 +228,7 @@ impl Plan {
             let wanted = package
                 .dependencies
                 .iter()
-                .map(|(alias, id)| (alias.clone(), self.from_sibling(alias, id)));
+                .map(|(alias, id)| (alias.clone(), self.link_from_sibling(alias, id)));
             connect_directory(&siblings, wanted.collect(), |_| true).map_err(failed(&siblings))?;
         }
         let hoisted = store.join(HOISTED);
@@ -236,7 +236,7 @@ impl Plan {
         let entries = self
             .entries
             .iter()
-            .map(|(name, id)| (name.clone(), self.from_top(name, id)))
+            .map(|(name, id)| (name.clone(), self.link_from_top(name, id)))
             .collect();
         let ours = |target: &Path| target.components().any(|part| part.as_os_str() == PACKAGES);
         connect_directory(modules, entries, ours).map_err(failed(modules))?;
@@ -272,14 +272,14 @@ impl Plan {
     }
 
     /// From beside a package (`.fnhost/x@1/node_modules/<alias>`) to another package.
-    fn from_sibling(&self, alias: &str, id: &PackageId) -> PathBuf {
+    fn link_from_sibling(&self, alias: &str, id: &PackageId) -> PathBuf {
         Path::new(up(alias))
             .join("../..")
             .join(self.inside_store(id))
     }
 
     /// From the top of `node_modules` to a package.
-    fn from_top(&self, name: &str, id: &PackageId) -> PathBuf {
+    fn link_from_top(&self, name: &str, id: &PackageId) -> PathBuf {
         Path::new(up(name))
             .join(PACKAGES)
             .join(self.inside_store(id))

@@ -182,8 +182,7 @@ fn plain_value(text: &str, key: &str) -> Option<String> {
         .map(str::trim)
         .filter(|line| !line.starts_with([';', '#']))
         .filter_map(|line| line.split_once('='))
-        .filter(|(name, _)| name.trim() == key)
-        .last()?;
+        .rfind(|(name, _)| name.trim() == key)?;
     let mut value = value.trim().trim_matches(['"', '\'']).to_string();
     while let Some((before, rest)) = value.split_once("${") {
         let (name, after) = rest.split_once('}')?;

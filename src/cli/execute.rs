@@ -130,6 +130,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
             limits: Limits::default(),
             network: Network::Open,
             test: args.test,
+            hide: Some(logger.hider()),
             remove_from_state: vec!["configuration".into()],
         },
         state.text,
@@ -211,7 +212,8 @@ mod tests {
 
     #[test]
     fn paths_of_old_scripts_are_refused_with_the_name_to_write() {
-        for text in ["./node_modules/language-http.Adaptor", "/opt/node_modules/language-http", "language-http.Adaptor"] {
+        for text in ["./node_modules/language-http.Adaptor", "/opt/node_modules/language-http", "language-http.Adaptor"]
+        {
             let message = adaptor(text).unwrap_err();
             assert!(message.contains("write -l http,"), "{text}: {message}");
         }

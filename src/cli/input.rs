@@ -45,7 +45,8 @@ fn read_text(path: &Path, what: &str) -> Result<String, Failure> {
     } else {
         (path.display().to_string(), std::fs::read(path))
     };
-    let bytes = bytes.map_err(|error| Failure::usage(format!("cannot read {what} from {origin}: {}", plain(&error))))?;
+    let bytes =
+        bytes.map_err(|error| Failure::usage(format!("cannot read {what} from {origin}: {}", plain(&error))))?;
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::usage(format!("cannot read {what} from {origin}: it is not UTF-8 text (byte {at})"))
@@ -91,11 +92,7 @@ impl InitialState {
         let text = read_text(path, "the state")?;
         let origin = if path == Path::new("-") { "stdin".into() } else { path.display().to_string() };
         let members = members(&text, &origin)?;
-        Ok(Self {
-            text,
-            configuration: members.configuration.unwrap_or_default(),
-            has_data: members.data.is_some(),
-        })
+        Ok(Self { text, configuration: members.configuration.unwrap_or_default(), has_data: members.data.is_some() })
     }
 
     /// The state as a step gets it: `data` and `configuration` are there, the credential's members win over the

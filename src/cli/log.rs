@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::secrets::Secrets;
-use crate::isolate::{LogLine, RunError};
+use crate::isolate::{Hide, LogLine, RunError};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub struct Options {
     /// What to print on stderr: debug, info, default or none; also by source, as in `debug,job=none`
     ///
     /// Sources are cli, cmp (the compiler), r/t (the run), job, and ada (what packages print by themselves). The job is
-    /// heard in full unless you say otherwise; errors are always printed.
+    /// heard in full unless you say otherwise, as are the requests of --test; errors are always printed.
     #[arg(short, long, value_name = "LEVEL", default_value = "default")]
     pub log: Levels,
 
@@ -220,6 +220,12 @@ impl Logger {
         self.secrets.hide(text)
     }
 
+    /// The same for the host, which hides them in the errors of a state.
+    pub fn hider(&self) -> Hide {
+        let secrets = self.secrets.clone();
+        Arc::new(move |text| secrets.hide(text).into_owned())
+    }
+
     /// Whether the log is for programs to read.
     pub fn is_json(&self) -> bool {
         self.form == Form::Json
@@ -272,7 +278,9 @@ impl Logger {
         }
         let message = self.secrets.hide(message);
         let text = match self.form {
-            Form::Json => json_line(source, kind, time, &message, error.map(|error| self.secrets.hide(error)).as_deref()),
+            Form::Json => {
+                json_line(source, kind, time, &message, error.map(|error| self.secrets.hide(error)).as_deref())
+            }
             Form::Plain => text_lines(source, kind, &message, false),
             Form::Coloured => text_lines(source, kind, &message, true),
         };
@@ -290,7 +298,8 @@ fn stderr_takes_colour() -> bool {
 fn json_line(source: Source, kind: &str, time: SystemTime, message: &str, error: Option<&str>) -> String {
     let nanoseconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let message = serde_json::Value::from(message);
-    let mut line = format!(r#"{{"level":"{kind}","name":"{}","message":[{message}],"time":"{nanoseconds}""#, source.name());
+    let mut line =
+        format!(r#"{{"level":"{kind}","name":"{}","message":[{message}],"time":"{nanoseconds}""#, source.name());
     if let Some(error) = error {
         let _ = write!(line, r#","error":{error}"#);
     }
@@ -309,7 +318,8 @@ fn text_lines(source: Source, kind: &str, message: &str, coloured: bool) -> Stri
         true => format!("\x1b[{colour}m{text}\x1b[0m"),
         false => text.to_owned(),
     };
-    let mut written = format!("{} {}", paint(source.colour(), &format!("[{}]", source.name())), paint(symbol_colour, symbol));
+    let mut written =
+        format!("{} {}", paint(source.colour(), &format!("[{}]", source.name())), paint(symbol_colour, symbol));
     let indent = " ".repeat(source.name().len() + 3 + symbol.chars().count());
     for (index, line) in message.trim_end_matches('\n').split('\n').enumerate() {
         if index > 0 && !line.is_empty() {

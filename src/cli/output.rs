@@ -116,7 +116,11 @@ pub fn check_writable(path: &Path) -> Result<(), String> {
     }
     let directory = directory_of(path);
     if !directory.is_dir() {
-        return Err(format!("cannot write the output to {}: there is no directory {}", path.display(), directory.display()));
+        return Err(format!(
+            "cannot write the output to {}: there is no directory {}",
+            path.display(),
+            directory.display()
+        ));
     }
     Ok(())
 }
@@ -167,7 +171,8 @@ mod tests {
         let text = r#"{"z":12345678901234567890,"a":1e400,"9":-0.10,"s":"{\"a\":[1, 2]}\\","ü":"日本 \u00e9"}"#;
         assert_eq!(laid_out(text, Layout::Compact), format!("{text}\n"));
         let pretty = laid_out(text, Layout::Pretty);
-        for part in [r#""z": 12345678901234567890,"#, r#""a": 1e400,"#, r#""9": -0.10,"#, r#""s": "{\"a\":[1, 2]}\\","#] {
+        for part in [r#""z": 12345678901234567890,"#, r#""a": 1e400,"#, r#""9": -0.10,"#, r#""s": "{\"a\":[1, 2]}\\","#]
+        {
             assert!(pretty.contains(part), "{part} in {pretty}");
         }
     }

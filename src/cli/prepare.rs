@@ -61,11 +61,8 @@ pub fn short(spec: &AdaptorSpec) -> String {
 fn install_missing(store: &Store, missing: &[AdaptorSpec], job: &JobFile, logger: &Logger) -> Result<(), Failure> {
     let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
     logger.info(Source::Cli, &format!("Installing {} into {}", names.join(", "), store.root().display()));
-    let progress: Box<dyn Progress> = if std::io::stderr().is_terminal() && !logger.is_json() {
-        progress::on_stderr()
-    } else {
-        Box::new(Silent)
-    };
+    let progress: Box<dyn Progress> =
+        if std::io::stderr().is_terminal() && !logger.is_json() { progress::on_stderr() } else { Box::new(Silent) };
     let options = InstallOptions { npmrc_dir: Some(job.directory.clone()), ..Default::default() };
     let report = install(store, missing, &options, progress.as_ref());
     // Clears the bar before anything else is written.

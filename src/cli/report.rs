@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::isolate::{RunError, Severity};
+use crate::isolate::RunError;
 
 /// Characters of a line that are shown. Generated jobs have lines of many kilobytes.
 const WIDTH: usize = 120;
@@ -19,9 +19,6 @@ pub fn render(error: &RunError, step: &str, source: &str) -> String {
     } else if let (Some(line), Some(operation)) = (error.line, &error.operation_name) {
         let line_of_source = source.lines().nth(line as usize - 1).unwrap_or("");
         let _ = write!(text, ", in {operation}() on line {line}\n{}", code_frame(line, line_of_source, None));
-    }
-    if error.severity == Severity::Fail {
-        let _ = write!(text, "\nCheck state.errors.{step} for details");
     }
     text
 }
@@ -75,7 +72,7 @@ fn cells(c: char) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::isolate::Position;
+    use crate::isolate::{Position, Severity};
 
     fn failed() -> RunError {
         RunError {
@@ -97,8 +94,7 @@ TypeError: Cannot read properties of undefined (reading 'y')
     at @openfn/language-common@3.3.4/dist/index.js:270:12
 Error occurred at: ref
 1: fn((state) => state.x.y)
-                         ^
-Check state.errors.ref for details";
+                         ^";
         assert_eq!(render(&error, "ref", src), expected);
     }
 
@@ -106,13 +102,16 @@ Check state.errors.ref for details";
     fn without_a_position_the_operation_is_shown() {
         let error = RunError { line: Some(2), operation_name: Some("get".into()), ..failed() };
         let text = render(&error, "ref", "fn(s => s);\nget('/patients');");
-        assert!(text.contains("\nError occurred at: ref, in get() on line 2\n2: get('/patients');\nCheck"), "{text}");
+        assert!(text.ends_with("\nError occurred at: ref, in get() on line 2\n2: get('/patients');"), "{text}");
     }
 
     #[test]
-    fn what_left_no_state_has_no_details_to_check() {
+    fn what_happened_nowhere_is_shown_without_source() {
         let error = RunError::new("TimeoutError", Severity::Kill, "Job took longer than 5 ms to complete");
-        assert_eq!(render(&error, "ref", ""), "TimeoutError: Job took longer than 5 ms to complete\nError occurred at: ref");
+        assert_eq!(
+            render(&error, "ref", ""),
+            "TimeoutError: Job took longer than 5 ms to complete\nError occurred at: ref"
+        );
     }
 
     #[test]

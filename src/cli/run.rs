@@ -215,6 +215,8 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
     if let Some(path) = &args.output_path {
         output::check_writable(path).map_err(Failure::usage)?;
     }
+    let network = args.network.network();
+    network.check().map_err(|reason| Failure::usage(format!("--allow-net: {reason}")))?;
     let job = JobFile::read(&args.job)?;
     let state = initial_state(args, logger)?;
     let ca_file = prepare::ca_file(args.network.cafile.as_deref(), logger)?;
@@ -238,8 +240,9 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
             compiled,
             adaptors: adaptors.into_iter().map(|adaptor| adaptor.specifier).collect(),
             limits: args.limits.limits(),
-            network: args.network.network(),
+            network,
             test: args.test,
+            hide: Some(logger.hider()),
             remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
         },
         state.text,
@@ -303,7 +306,11 @@ fn settle(args: &Args, logger: &Logger, job: &JobFile, outcome: &Outcome, took: 
         (None, _) => None,
     };
     if let Some(error) = &outcome.error {
-        logger.run_error(&report::render(error, &job.step, &job.source), error);
+        let mut text = report::render(error, &job.step, &job.source);
+        if outcome.state.is_some() {
+            text.push_str(&format!("\nCheck state.errors.{} for details", job.step));
+        }
+        logger.run_error(&text, error);
     }
     if let Some(state) = state {
         write_state(args, logger, state)?;

@@ -30,8 +30,8 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// All texts within `values`, and the forms in which they commonly travel: escaped in JSON, line by line, and a
-    /// user name with its password as HTTP's basic authentication sends them.
+    /// All texts within `values`, and the forms in which they commonly travel: escaped in JSON, in a form or in an
+    /// address, line by line, and a user name with its password as HTTP's basic authentication sends them.
     pub fn within<'a>(values: impl IntoIterator<Item = &'a Value>) -> Self {
         let mut texts = BTreeSet::new();
         for value in values {
@@ -99,9 +99,20 @@ fn add(text: &str, texts: &mut BTreeSet<String>) {
     if escaped != text {
         texts.insert(escaped.to_owned());
     }
+    texts.extend(percent_encoded(text).into_iter().filter(|encoded| encoded != text));
     // A private key is often printed line by line, or indented.
     let lines = text.lines().map(str::trim).filter(|line| line.len() >= SHORTEST && *line != text);
     texts.extend(lines.map(str::to_owned));
+}
+
+/// `text` as forms hold it, and as `encodeURIComponent` puts it into an address.
+fn percent_encoded(text: &str) -> [String; 2] {
+    let form: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    let mut component = form.replace('+', "%20");
+    for left_alone in ["!", "'", "(", ")", "~"] {
+        component = component.replace(&format!("%{:02X}", left_alone.as_bytes()[0]), left_alone);
+    }
+    [form, component]
 }
 
 fn basic_authentication(members: &Map<String, Value>) -> Option<String> {
@@ -135,9 +146,13 @@ mod tests {
     #[test]
     fn secrets_are_found_the_way_they_travel() {
         let key = "-----BEGIN KEY-----\nMIIabc\n-----END KEY-----";
-        assert_eq!(hide(json!({ "key": key }), r#"{"key":"-----BEGIN KEY-----\nMIIabc\n-----END KEY-----"}"#), r#"{"key":"***"}"#);
+        assert_eq!(
+            hide(json!({ "key": key }), r#"{"key":"-----BEGIN KEY-----\nMIIabc\n-----END KEY-----"}"#),
+            r#"{"key":"***"}"#
+        );
         assert_eq!(hide(json!({ "key": key }), "line: MIIabc"), "line: ***");
         assert_eq!(hide(json!({ "key": "a\"b\"c" }), r#""a\"b\"c""#), r#""***""#);
+        assert_eq!(hide(json!({ "key": "a b/c(d)" }), "k=a+b%2Fc%28d%29&x ?k=a%20b%2Fc(d)"), "k=***&x ?k=***");
         let basic = json!({ "username": "jo", "password": "p4ss" });
         assert_eq!(hide(basic, "Authorization: Basic am86cDRzcw=="), "Authorization: Basic ***");
     }

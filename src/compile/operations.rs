@@ -170,7 +170,7 @@ impl<'m> Plan<'m> {
             {
                 let (line, column) = lines.position(source, Range::from(call.span()).lo);
                 operations.push(Operation {
-                    name: name(call, source),
+                    name: name(call),
                     line: line + 1,
                     column: column + 1,
                     order,
@@ -417,10 +417,10 @@ fn become_body(walk: &mut Walk, call: Range, awaits: bool) {
 }
 
 /// What an operation is called: its callee, without the promise chain on it.
-fn name(call: &Expr, source: &str) -> String {
+fn name(call: &Expr) -> String {
     let callee = match call {
         Expr::Call(call) => match promises::link(call) {
-            Some(operation) => return name(awaited(operation), source),
+            Some(operation) => return name(awaited(operation)),
             None => match &call.callee {
                 Callee::Expr(callee) => callee.unwrap_parens(),
                 Callee::Super(_) | Callee::Import(_) => return ANONYMOUS.to_owned(),
@@ -428,7 +428,7 @@ fn name(call: &Expr, source: &str) -> String {
         },
         Expr::OptChain(chain) => match &*chain.base {
             OptChainBase::Call(call) => call.callee.unwrap_parens(),
-            OptChainBase::Member(member) => return name(&member.obj, source),
+            OptChainBase::Member(member) => return name(&member.obj),
         },
         callee => callee,
     };
@@ -437,13 +437,13 @@ fn name(call: &Expr, source: &str) -> String {
         Expr::Member(member) => match &member.prop {
             MemberProp::Ident(property) => match member.obj.unwrap_parens() {
                 Expr::Ident(_) | Expr::Member(_) | Expr::Call(_) | Expr::OptChain(_) => {
-                    format!("{}.{}", name(&member.obj, source), property.sym)
+                    format!("{}.{}", name(&member.obj), property.sym)
                 }
                 _ => property.sym.to_string(),
             },
-            _ => name(&member.obj, source),
+            _ => name(&member.obj),
         },
-        Expr::Call(_) | Expr::OptChain(_) => name(callee, source),
+        Expr::Call(_) | Expr::OptChain(_) => name(callee),
         _ => ANONYMOUS.to_owned(),
     }
 }

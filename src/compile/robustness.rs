@@ -97,7 +97,10 @@ fn mutated(dice: &mut Dice, job: &str, other: &str) -> String {
             1 => text.replace_range(..dice.place(&text), ""),
             2 => text.replace_range(dice.stretch(&text), ""),
             3 => text.insert_str(dice.place(&text), TOKENS[dice.roll(TOKENS.len())]),
-            4 => text.insert_str(dice.place(&text), &text[dice.stretch(&text)].to_owned()),
+            4 => {
+                let again = text[dice.stretch(&text)].to_owned();
+                text.insert_str(dice.place(&text), &again);
+            }
             _ => text.insert_str(dice.place(&text), &other[dice.stretch(other)]),
         }
     }

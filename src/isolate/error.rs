@@ -1,10 +1,12 @@
 //! What can go wrong in a run: the classes and severities OpenFn users know, with positions in the user's own source.
 
 use std::fmt;
+use std::sync::Arc;
 
 use deno_core::url::Url;
 use serde::{Deserialize, Serialize};
 
+use super::intercept;
 use super::limits::{Limit, Limits, MIB};
 use super::packages::LocalAdaptor;
 use super::permissions::{self, Network};
@@ -23,6 +25,9 @@ pub enum Severity {
     /// The host itself could not do its part.
     Exception,
 }
+
+/// Takes secrets out of a text.
+pub type Hide = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// Where an error sits in the user's source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -180,7 +185,9 @@ pub(super) fn classify(thrown: Thrown, job: &JobSource<'_>) -> RunError {
         ("JobError", Severity::Fail, None)
     };
 
-    let mut error = RunError::new(class, severity, permissions::reword(&thrown.message, job.network));
+    let message = permissions::reword(&thrown.message, job.network);
+    let message = if job.test { intercept::explained(message) } else { message };
+    let mut error = RunError::new(class, severity, message);
     error.subtype = subtype.filter(|subtype| !subtype.is_empty());
     error.details = match thrown.details {
         Some(serde_json::Value::Object(mut details)) => {
@@ -202,7 +209,29 @@ pub(super) fn classify(thrown: Thrown, job: &JobSource<'_>) -> RunError {
     }
     let shown: Vec<String> = frames.iter().filter_map(|frame| frame.display(job.name)).collect();
     error.stack = (!shown.is_empty()).then(|| shown.join("\n"));
+    if let Some(hide) = job.hide {
+        error.hide(hide.as_ref());
+    }
     error
+}
+
+impl RunError {
+    /// Takes secrets out of what adaptors put into errors: the address, the headers, the whole request.
+    fn hide(&mut self, hide: &dyn Fn(&str) -> String) {
+        self.message = hide(&self.message);
+        if let Some(details) = &mut self.details {
+            hide_strings(details, hide);
+        }
+    }
+}
+
+fn hide_strings(value: &mut serde_json::Value, hide: &dyn Fn(&str) -> String) {
+    match value {
+        serde_json::Value::String(text) => *text = hide(text),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(|value| hide_strings(value, hide)),
+        serde_json::Value::Object(members) => members.values_mut().for_each(|value| hide_strings(value, hide)),
+        _ => {}
+    }
 }
 
 /// The user's source beside what became of it.
@@ -214,6 +243,9 @@ pub(super) struct JobSource<'a> {
     pub compiled: &'a Compiled,
     /// Columns that the host put before the first line of the compiled module.
     pub prelude: u32,
+    pub hide: Option<&'a Hide>,
+    /// Whether it was a test run.
+    pub test: bool,
     /// Adaptors outside the store: their frames count as an adaptor's.
     pub local: &'a [LocalAdaptor],
     /// What the run may connect to.

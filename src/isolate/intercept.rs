@@ -41,7 +41,8 @@ impl fmt::Display for Request<'_> {
         }
         for (name, value) in self.headers {
             let name = name.to_ascii_lowercase();
-            let known = name == "host" && url.as_ref().is_some_and(|url| *value == &url[Position::BeforeHost..Position::AfterPort]);
+            let known = name == "host"
+                && url.as_ref().is_some_and(|url| *value == &url[Position::BeforeHost..Position::AfterPort]);
             if !known && !LEFT_OUT.contains(&name.as_str()) {
                 write!(f, "\n{name}: {}", Value { name: &name, value })?;
             }
@@ -77,6 +78,15 @@ impl fmt::Display for Value<'_> {
 
 struct Body<'a>(&'a Request<'a>);
 
+/// The text but for its last word, which is cut somewhere: half of a secret would no longer be found and masked.
+fn without_last_word(text: &str) -> &str {
+    let in_word = |c: char| c.is_alphanumeric() || "-._~+/=%".contains(c);
+    match text.trim_end_matches(in_word) {
+        "" => text,
+        rest => rest,
+    }
+}
+
 impl Body<'_> {
     /// The body as text, if it is text. A last character that is cut in half is left out.
     fn text(&self) -> Option<&str> {
@@ -103,17 +113,16 @@ impl fmt::Display for Body<'_> {
                 None => write!(f, "<{length} bytes>"),
             };
         };
+        let whole = text.len() == length;
+        let text = if whole { text } else { without_last_word(text) };
         f.write_str(&text.replace("\r\n", "\n"))?;
-        match length - text.len() {
-            0 => Ok(()),
-            more => write!(f, "… ({more} bytes more)"),
-        }
+        if whole { Ok(()) } else { write!(f, "… ({} bytes more)", length - text.len()) }
     }
 }
 
-/// The message of an error in a test run. Where the permissions refused a connection, it says why.
+/// The message of an error in a test run. Where a connection or a look-up was refused, it says why.
 pub fn explained(message: String) -> String {
-    if !message.contains("Requires net access") {
+    if !message.contains("this run has no network") && !message.contains("querySrv UNKNOWN") {
         return message;
     }
     format!("{message}\nThis is a test run (--test): HTTP requests are shown and answered, everything else is refused")
@@ -137,7 +146,10 @@ mod tests {
         ];
         let text = shown("https://example.org/a?b=c", &headers, b"{\"a\":1}", 7);
         assert_eq!(text, "POST https://example.org/a?b=c\ncontent-type: application/json\n{\"a\":1}");
-        assert_eq!(shown("https://example.org/", &[("host", "other.org")], b"", 0), "POST https://example.org/\nhost: other.org");
+        assert_eq!(
+            shown("https://example.org/", &[("host", "other.org")], b"", 0),
+            "POST https://example.org/\nhost: other.org"
+        );
     }
 
     #[test]
@@ -163,13 +175,17 @@ mod tests {
         let body = |bytes: &[u8], length| shown("http://h/", &[], bytes, length);
         assert_eq!(body(b"abc", 10), "POST http://h/\nabc… (7 bytes more)");
         assert_eq!(body("ab€".as_bytes().split_last().unwrap().1, 5), "POST http://h/\nab… (3 bytes more)");
+        assert_eq!(body(b"{\"token\":\"abc-d", 99), "POST http://h/\n{\"token\":\"… (89 bytes more)");
         assert_eq!(body(b"a\r\nb", 4), "POST http://h/\na\nb");
     }
 
     #[test]
     fn what_is_not_text_is_counted() {
         let body = |headers, bytes: &[u8]| shown("http://h/", headers, bytes, bytes.len());
-        assert_eq!(body(&[("Content-Type", "image/png; q=1")], b"\x89PNG"), "POST http://h/\ncontent-type: image/png; q=1\n<4 bytes of image/png>");
+        assert_eq!(
+            body(&[("Content-Type", "image/png; q=1")], b"\x89PNG"),
+            "POST http://h/\ncontent-type: image/png; q=1\n<4 bytes of image/png>"
+        );
         assert_eq!(body(&[], b"a\0b"), "POST http://h/\n<3 bytes>");
         assert_eq!(body(&[], "ab€".as_bytes().split_last().unwrap().1), "POST http://h/\n<4 bytes>");
         assert_eq!(body(&[], b"\x1b[2J"), "POST http://h/\n<4 bytes>");
@@ -178,6 +194,7 @@ mod tests {
     #[test]
     fn only_refused_connections_are_explained() {
         assert_eq!(explained("no such file".into()), "no such file");
-        assert!(explained("Requires net access to \"h:1\"".into()).contains("--test"));
+        let refused = super::super::permissions::reword("getaddrinfo EPERM h", &super::super::Network::Only(Vec::new()));
+        assert!(explained(refused).contains("--test"));
     }
 }

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,7 @@ pub struct Tripwire {
     tripped: AtomicU8,
     isolate: OnceLock<v8::IsolateHandle>,
     notify: Notify,
+    lost: AtomicBool,
 }
 
 impl Tripwire {
@@ -110,8 +111,19 @@ impl Tripwire {
         }
     }
 
+    /// Records that the isolate's thread will never go on. Safe to call from a signal handler.
+    pub fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+
+    /// Whether the isolate's thread will never go on.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
     fn terminate(&self) {
-        if let Some(isolate) = self.isolate.get() {
+        // The thread of a lost isolate may hold the lock that this would wait for.
+        if let Some(isolate) = self.isolate.get().filter(|_| !self.is_lost()) {
             isolate.terminate_execution();
         }
     }

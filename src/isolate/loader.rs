@@ -134,7 +134,8 @@ impl ModuleLoader for JobLoader {
         {
             return Ok(url);
         }
-        let referrer = Url::parse(referrer).map_err(JsErrorBox::from_err)?;
+        // `require` of an ES module has no referrer: what it asks for is a URL already.
+        let referrer = Url::parse(referrer).or_else(|_| Url::parse(specifier)).map_err(JsErrorBox::from_err)?;
         self.packages.resolve(specifier, &referrer)
     }
 

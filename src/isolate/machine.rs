@@ -28,6 +28,14 @@ pub fn op_fnhost_cwd(state: &mut OpState) -> String {
     state.try_borrow::<RunContext>().map_or_else(|| ROOT.to_owned(), |context| context.directory.clone())
 }
 
+/// Variables that the Node layer reads behind the back of the permissions. One of them, `NODE_TLS_REJECT_UNAUTHORIZED`,
+/// would switch off the verification of certificates; another makes `https` read a file that it may not.
+#[op2]
+#[string]
+pub fn op_fnhost_environment(#[string] _name: &str) -> Option<String> {
+    None
+}
+
 #[op2]
 #[string]
 pub fn op_fnhost_hostname() -> &'static str {

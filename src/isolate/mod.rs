@@ -6,6 +6,7 @@
 
 mod authorities;
 mod blobs;
+mod custody;
 mod error;
 mod intercept;
 mod limits;
@@ -19,7 +20,7 @@ pub mod platform;
 mod run;
 
 pub use authorities::read_certificates;
-pub use error::{Position, RunError, Severity};
+pub use error::{Hide, Position, RunError, Severity};
 pub use limits::{Limit, Limits, MIB, MIN_HEAP};
 pub use packages::LocalAdaptor;
 pub use permissions::Network;

@@ -13,7 +13,8 @@ use super::blobs::op_fnhost_blob_part;
 use super::intercept::Request;
 use super::limits::Limit;
 use super::machine;
-use super::pack::{Kind, Pack, Target};
+use super::pack::{Kind, MODULE_PARAMETERS, Pack, SCRIPT_PARAMETERS, Target};
+use super::packages::Packages;
 use super::run::RunContext;
 
 /// Kinds of script a call can come from; `js/host.js` knows the numbers.
@@ -35,7 +36,7 @@ pub fn op_fnhost_caller(scope: &mut v8::PinScope<'_, '_>) -> u32 {
             continue;
         };
         let name = name.to_rust_string_lossy(scope);
-        if name.is_empty() || name.starts_with("ext:fnhost/") {
+        if name.is_empty() || name.starts_with("ext:fnhost/") || name.starts_with("fnhost:") {
             continue;
         }
         return match name.split(':').next() {
@@ -92,6 +93,7 @@ pub fn op_fnhost_mark(state: &mut OpState, #[string] mark: &str, operation: u32)
 /// The pack of one isolate and what it compiled from source, which later isolates should find in the code cache.
 pub struct PackInUse {
     pub pack: Arc<Pack>,
+    pub packages: Arc<Packages>,
     pub compiled: Vec<(u32, v8::Global<v8::Function>)>,
 }
 
@@ -111,8 +113,28 @@ impl PackInUse {
     }
 }
 
-const MODULE_PARAMETERS: &[&str] = &["$i", "$n", "$d", "$m", "$e", "$s"];
-const SCRIPT_PARAMETERS: &[&str] = &["exports", "require", "module", "__filename", "__dirname"];
+/// What a module imports with a specifier that it made up at run time, as a URL.
+#[op2]
+#[string]
+pub fn op_fnhost_resolve(state: &mut OpState, number: u32, #[string] specifier: &str) -> Result<String, JsErrorBox> {
+    resolve(state.borrow::<PackInUse>(), number, specifier).map(Into::into)
+}
+
+/// The number of the module in the pack that such a specifier leads to, or -1.
+#[op2(fast)]
+pub fn op_fnhost_find(state: &mut OpState, number: u32, #[string] specifier: &str) -> i32 {
+    let in_use = state.borrow::<PackInUse>();
+    let found = resolve(in_use, number, specifier).ok().and_then(|url| url.to_file_path().ok()).and_then(|path| {
+        in_use.pack.modules.iter().position(|module| module.path == path)
+    });
+    found.map_or(-1, |number| number as i32)
+}
+
+fn resolve(in_use: &PackInUse, number: u32, specifier: &str) -> Result<Url, JsErrorBox> {
+    let module = in_use.pack.modules.get(number as usize).ok_or_else(|| JsErrorBox::generic("no such module"))?;
+    let referrer = Url::from_file_path(&module.path).map_err(|()| JsErrorBox::generic("a module without a path"))?;
+    in_use.packages.resolve(specifier, &referrer)
+}
 
 /// Compiles a module of the pack. Returns `[kind, function or JSON value, targets, url, filename, dirname]`.
 #[op2]
@@ -139,7 +161,7 @@ pub fn op_fnhost_compile<'s>(
             .ok_or_else(|| JsErrorBox::new("SyntaxError", format!("{url} is not valid JSON")))?;
         (value, None)
     } else {
-        let names = if module.kind == Kind::Esm { MODULE_PARAMETERS } else { SCRIPT_PARAMETERS };
+        let names = if module.kind == Kind::Esm { &MODULE_PARAMETERS[..] } else { &SCRIPT_PARAMETERS[..] };
         let (function, from_source) = compile_function(scope, &pack, number, source, url_text, names)?;
         (function.into(), from_source)
     };
@@ -195,7 +217,10 @@ fn compile_function<'s>(
             options,
             NoCacheReason::NoReason,
         );
-        let failure = tc.exception().map(|exception| exception.to_rust_string_lossy(tc));
+        let failure = tc.message().map(|message| {
+            let line = message.get_line_number(tc).unwrap_or(0);
+            format!("{} ({}:{line})", message.get(tc).to_rust_string_lossy(tc), url.to_rust_string_lossy(tc))
+        });
         (function.map(|function| v8::Global::new(tc, function)), failure)
     };
     let function = function.ok_or_else(|| JsErrorBox::new("SyntaxError", failure.unwrap_or_default()))?;
@@ -208,7 +233,8 @@ fn compile_function<'s>(
 #[op2(fast)]
 pub fn op_fnhost_ignore(#[string] _text: &str) {}
 
-/// The host's own JavaScript. Listed with the macro's `esm`, it would be read at run time from where it was compiled.
+/// The host's own JavaScript, in ASCII, which V8 reads in place. Listed with the macro's `esm`, it would be read at run
+/// time from where it was compiled.
 const JAVASCRIPT: [ExtensionFileSource; 2] = [
     ExtensionFileSource::new("ext:fnhost/modules.js", ascii_str_include!("../../js/modules.js")),
     ExtensionFileSource::new("ext:fnhost/host.js", ascii_str_include!("../../js/host.js")),
@@ -224,12 +250,15 @@ deno_core::extension!(
         op_fnhost_blob_part,
         op_fnhost_caller,
         op_fnhost_compile,
+        op_fnhost_find,
         op_fnhost_ignore,
         op_fnhost_intercepted,
         op_fnhost_log,
         op_fnhost_mark,
         op_fnhost_print,
+        op_fnhost_resolve,
         machine::op_fnhost_cwd,
+        machine::op_fnhost_environment,
         machine::op_fnhost_homedir,
         machine::op_fnhost_hostname,
         machine::op_fnhost_loadavg,
@@ -245,6 +274,7 @@ deno_core::extension!(
         "op_hostname" => op.with_implementation_from(&machine::op_fnhost_hostname()),
         "op_loadavg" => op.with_implementation_from(&machine::op_fnhost_loadavg()),
         "op_network_interfaces" => op.with_implementation_from(&machine::op_fnhost_network_interfaces()),
+        "op_get_env_no_permission_check" => op.with_implementation_from(&machine::op_fnhost_environment()),
         "op_node_os_user_info" => op.with_implementation_from(&machine::op_fnhost_user_info()),
         // Permissions refuse these already; a run has no business with them at all.
         "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" => op.disable(),

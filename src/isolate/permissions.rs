@@ -18,6 +18,13 @@ pub enum Network {
     Only(Vec<String>),
 }
 
+impl Network {
+    /// Why a host in the list cannot be understood, if one cannot.
+    pub fn check(&self) -> Result<(), String> {
+        container(&[], self).map(drop)
+    }
+}
+
 /// Facts about the machine that drivers ask for while they load (mongodb, mysql2 and others send them in their
 /// greetings). They tell nothing of the environment, the users or the files; [`super::machine`] makes up what would.
 const HARMLESS_SYSTEM_FACTS: &[&str] = &["osRelease", "osUptime", "cpus", "systemMemoryInfo", "uid", "gid", "getegid"];

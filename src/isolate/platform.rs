@@ -5,6 +5,8 @@
 
 use deno_core::{JsRuntime, v8};
 
+use super::custody;
+
 /// Prepares V8 and the TLS provider. Call once, from a synchronous `main`, before any thread or runtime starts.
 pub fn init() {
     // The first process-wide provider wins; a second call is harmless.
@@ -12,5 +14,6 @@ pub fn init() {
     // V8 15.0 drops the interrupt check of an endless loop around a short loop it unrolls, as in
     // `for (;;) a.push(new Array(1000).fill(0))`: no limit could end such a run.
     v8::V8::set_flags_from_string("--no-turboshaft-loop-unrolling");
+    custody::park_on_traps();
     JsRuntime::init_platform(None);
 }

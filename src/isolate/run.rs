@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
@@ -15,8 +15,9 @@ use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::authorities::Authorities;
-use super::error::{JobSource, RunError, Severity, Thrown, classify};
-use super::intercept::{self, Request};
+use super::custody::{self, Custody, Lost};
+use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
+use super::intercept::Request;
 use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::ops::{self, PackInUse};
@@ -80,8 +81,18 @@ pub struct Job {
     /// A test run: HTTP requests are shown in the log and answered with an empty JSON object, and nothing connects to
     /// anywhere, whatever `network` allows.
     pub test: bool,
+    /// Takes the secrets of the configuration out of errors, which go into the state and to people.
+    pub hide: Option<Hide>,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
+}
+
+impl Job {
+    /// What the run may connect to.
+    fn reach(&self) -> &Network {
+        const NOTHING: &Network = &Network::Only(Vec::new());
+        if self.test { NOTHING } else { &self.network }
+    }
 }
 
 /// One line of a run's log.
@@ -276,18 +287,35 @@ impl Host {
 
     fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
         let host = self.clone();
-        let thread = std::thread::Builder::new()
-            .name("isolate".into())
-            .stack_size(STACK_SIZE)
-            .spawn(move || host.run_here(&job, pack, state, sink));
-        match thread.map(|thread| thread.join()) {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Outcome::exception("the isolate's thread panicked: this is a bug in fnhost"),
-            Err(error) => Outcome::exception(format!("cannot start a thread for the isolate: {error}")),
+        let limits = job.limits.clone();
+        let tripwire = Arc::<Tripwire>::default();
+        let (sender, outcome) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("isolate".into()).stack_size(STACK_SIZE).spawn({
+            let tripwire = tripwire.clone();
+            move || {
+                let _custody = Custody::take(tripwire.clone());
+                let _ = sender.send(host.run_here(&job, pack, state, sink, tripwire));
+            }
+        });
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(error) => return Outcome::exception(format!("cannot start a thread for the isolate: {error}")),
+        };
+        match custody::wait(thread, &outcome, &tripwire, &limits) {
+            Ok(outcome) => outcome,
+            Err(Lost::Run(error)) => Outcome { state: None, error: Some(*error), stats: RunStats::default() },
+            Err(Lost::Panicked) => Outcome::exception("the isolate's thread panicked: this is a bug in fnhost"),
         }
     }
 
-    fn run_here(&self, job: &Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
+    fn run_here(
+        &self,
+        job: &Job,
+        pack: Option<Arc<Pack>>,
+        state: String,
+        sink: LogSink,
+        tripwire: Arc<Tripwire>,
+    ) -> Outcome {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return Outcome::exception(format!("cannot start the isolate's event loop: {error}")),
@@ -296,7 +324,7 @@ impl Host {
             let mut stats = RunStats::default();
             let clock = ThreadClock::current();
             let start = Instant::now();
-            let mut isolate = match Isolate::create(self, job, pack, sink) {
+            let mut isolate = match Isolate::create(self, job, pack, sink, tripwire) {
                 Ok(isolate) => isolate,
                 Err(error) => return Outcome::exception(error),
             };
@@ -347,7 +375,13 @@ enum Interrupted {
 }
 
 impl Isolate {
-    fn create(host: &Host, job: &Job, pack: Option<Arc<Pack>>, sink: LogSink) -> Result<Self, String> {
+    fn create(
+        host: &Host,
+        job: &Job,
+        pack: Option<Arc<Pack>>,
+        sink: LogSink,
+        tripwire: Arc<Tripwire>,
+    ) -> Result<Self, String> {
         let job_url = Url::parse(&format!("job:/{}", job.name.replace([' ', '?', '#', '%'], "_")))
             .map_err(|error| format!("{} is no usable job name: {error}", job.name))?;
         let mentions_global = job.compiled.code.contains("globalThis");
@@ -361,7 +395,6 @@ impl Isolate {
                 adaptors: job.adaptors.clone(),
             },
         };
-        let tripwire = Arc::new(Tripwire::default());
         let buffers = BufferAccount::new(job.limits.buffers, tripwire.clone());
         let context = RunContext {
             limits: job.limits.clone(),
@@ -372,7 +405,6 @@ impl Isolate {
             operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
             operation_started: Instant::now(),
         };
-        let network = if job.test { &Network::Only(Vec::new()) } else { &job.network };
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
             broadcast_channel: InMemoryBroadcastChannel::default(),
@@ -382,7 +414,7 @@ impl Isolate {
             module_loader: loader.into_rc(),
             node_services: Some(host.packages.node_services()),
             npm_process_state_provider: None,
-            permissions: permissions::container(host.packages.readable(), network)?,
+            permissions: permissions::container(host.packages.readable(), job.reach())?,
             root_cert_store_provider: Some(host.authorities.clone()),
             fetch_dns_resolver: Default::default(),
             shared_array_buffer_store: None,
@@ -419,7 +451,7 @@ impl Isolate {
             state.put(context);
             state.put(buffers.clone());
             if let Some(pack) = pack {
-                state.put(PackInUse { pack, compiled: Vec::new() });
+                state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
             }
             state.put(WatcherExitHandle(handle));
         }
@@ -468,8 +500,10 @@ impl Isolate {
             source: &job.source,
             compiled: &job.compiled,
             prelude: self.prelude,
+            hide: job.hide.as_ref(),
+            test: job.test,
             local: self.packages.local(),
-            network: &job.network,
+            network: job.reach(),
         };
         // A limit explains whatever else was observed after it.
         let outcome = match self.tripwire.tripped() {
@@ -482,10 +516,7 @@ impl Isolate {
             }
             Ok((text, None)) => (text, None),
             Ok((_, Some(thrown))) if thrown.too_large => (None, Some(RunError::limit(Limit::State, &job.limits))),
-            Ok((text, Some(mut thrown))) => {
-                if job.test {
-                    thrown.message = intercept::explained(thrown.message);
-                }
+            Ok((text, Some(thrown))) => {
                 let error = classify(thrown, &source);
                 if error.severity == Severity::Fail {
                     let text = with_error(text.as_deref(), &job.step, &error);
@@ -531,7 +562,6 @@ impl Isolate {
         let evaluation = self.worker.js_runtime.mod_evaluate(id);
         let evaluated = self.drive(Box::pin(evaluation)).await;
         stats.evaluate = start.elapsed();
-        remove_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         if let Err(error) = evaluated {
             return Err(match error {
                 Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
@@ -707,19 +737,12 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         limits: Limits::default(),
         network: Network::Only(Vec::new()),
         test: false,
+        hide: None,
         remove_from_state: Vec::new(),
     })
 }
 
-fn remove_global(runtime: &mut deno_core::JsRuntime, name: &str) {
-    let context = runtime.main_context();
-    deno_core::scope!(scope, runtime);
-    let global = v8::Local::new(scope, context).global(scope);
-    let name = v8::String::new(scope, name).expect("a short string").into();
-    global.delete(scope, name);
-}
-
-/// A file name for a set of adaptors: readable where it is short, and always distinct.
+/// A file name for a set of adaptors: readable where it is short, and distinct.
 fn file_name(specifiers: &[String]) -> String {
     use sha2::Digest;
     let hash = sha2::Sha256::digest(specifiers.join("\n"));
@@ -731,7 +754,8 @@ fn file_name(specifiers: &[String]) -> String {
         .chars()
         .take(60)
         .collect();
-    format!("{readable}-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
+    let hash = u64::from_be_bytes(hash[..8].try_into().expect("a digest has 32 bytes"));
+    format!("{readable}-{hash:016x}")
 }
 
 fn thrown_from(error: &JsError) -> Thrown {

@@ -14,7 +14,8 @@ fn help_teaches() {
     for command in COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
     }
-    for expected in ["Examples:", "fnhost run job.js -a http", "Environment:", "FNHOST_REPO_DIR", "NO_COLOR", "read on"] {
+    for expected in ["Examples:", "fnhost run job.js -a http", "Environment:", "FNHOST_REPO_DIR", "NO_COLOR", "read on"]
+    {
         assert!(help.contains(expected), "{expected} in {help}");
     }
     let nothing = go(&[]).expect(2);
@@ -82,6 +83,7 @@ fn bad_usage_is_explained() {
         (&["-a", "../evil"], "is not an adaptor"),
         (&["--allow-net", "https://example.org"], "not a URL"),
         (&["--allow-net", "x.org", "--deny-net"], "cannot be used with"),
+        (&["--allow-net", "example.org,x.org:https"], "--allow-net: invalid port"),
         (&["-s", "state.json", "-S"], "cannot be used with"),
         (&["--no-such-flag"], "unexpected argument"),
         (&["--state-pth", "x"], "--state-path"),
@@ -100,7 +102,7 @@ fn inputs_that_cannot_be_read_are_named() {
         (&["-s", "."], "cannot read the state from .: Is a directory"),
         (&["-o", "missing/out.json"], "there is no directory missing"),
         (&["-o", "."], "it is a directory"),
-        (&["--cafile", "missing.pem"], "cannot read the certificates in missing.pem"),
+        (&["--cafile", "missing.pem"], "cannot use the certificates in missing.pem"),
         (&["-s", "text.json"], "text.json:2:8: the state is not valid JSON"),
         (&["-s", "list.json"], "must be a JSON object: it is an array"),
         (&["-a", "x=/does/not/exist"], "is not a package"),

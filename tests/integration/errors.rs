@@ -132,7 +132,8 @@ fn an_error_of_an_adaptor_names_the_operation() {
     assert_eq!(error["message"], "no patients");
     assert_eq!([&error["line"], &error["operationName"]], [&json!(3), &json!("assert")]);
 
-    let source = "export const get = path => async () => { throw Object.assign(new Error('404'), { statusCode: 404, path }) };";
+    let source =
+        "export const get = path => async () => { throw Object.assign(new Error('404'), { statusCode: 404, path }) };";
     let ran = Run::of("fetch.js", "get('/patients');").local_adaptor("api", source).go().expect(1);
     let error = &ran.state()["errors"]["fetch"];
     assert_eq!(error["name"], "AdaptorError");
@@ -198,10 +199,22 @@ fn an_error_that_is_handled_is_none() {
 #[test]
 fn what_is_wrong_with_the_job_itself_is_a_crash() {
     for (source, class, message) in [
-        ("fn(() => { use(); let later = 1; function use() { return later } })", "RuntimeCrash", "Cannot access 'later' before initialization"),
-        ("fn(() => JSON.parse('{'))", "RuntimeCrash", "Expected property name or '}' in JSON at position 1 (line 1 column 2)"),
+        (
+            "fn(() => { use(); let later = 1; function use() { return later } })",
+            "RuntimeCrash",
+            "Cannot access 'later' before initialization",
+        ),
+        (
+            "fn(() => JSON.parse('{'))",
+            "RuntimeCrash",
+            "Expected property name or '}' in JSON at position 1 (line 1 column 2)",
+        ),
         ("const broken = null.x;\nfn(s => s)", "RuntimeCrash", "Cannot read properties of null (reading 'x')"),
-        ("fn(s => s);\ndateFns.parse('2020-01-01', 'yyyy-MM-dd', new Date());", "ValidationError", "Invalid operation at statement 2: it is an object, not a function that takes state"),
+        (
+            "fn(s => s);\ndateFns.parse('2020-01-01', 'yyyy-MM-dd', new Date());",
+            "ValidationError",
+            "Invalid operation at statement 2: it is an object, not a function that takes state",
+        ),
         ("import { x } from '@openfn/language-unknown';\nfn(s => x)", "ImportError", ""),
     ] {
         let ran = job(source).go_json();

@@ -111,7 +111,8 @@ fn the_console_can_be_disabled() {
 
 #[test]
 fn the_credential_is_masked() {
-    let expression = "fn(s => { console.log('token', s.configuration.token); throw new Error('bad ' + s.configuration.token) })";
+    let expression =
+        "fn(s => { console.log('token', s.configuration.token); throw new Error('bad ' + s.configuration.token) })";
     let directory = directory(expression, r#"{ "configuration": { "token": "t0psecret" } }"#);
     let ran = execute(directory.path(), &[]).expect(1);
     assert!(ran.stdout.contains("token ***") && ran.stderr.contains("bad ***"), "{}{}", ran.stdout, ran.stderr);

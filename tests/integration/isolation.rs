@@ -83,7 +83,10 @@ fn a_job_sees_the_language_and_the_webs_names_only() {
         ("Deno", "typeof globalThis['Deno']"),
         ("process", "typeof globalThis['pro' + 'cess']"),
         ("require", "typeof globalThis['require']"),
-        ("host", "Reflect.ownKeys(globalThis).filter(key => /deno|fnhost|node|core|bootstrap/i.test(String(key))).length"),
+        (
+            "host",
+            "Reflect.ownKeys(globalThis).filter(key => /deno|fnhost|node|core|bootstrap/i.test(String(key))).length",
+        ),
         ("prototype", "Object.getPrototypeOf(globalThis)"),
         ("change", "{ globalThis.console = 1; return 'changed' }"),
         ("this", "(function () { return typeof this })()"),
@@ -107,7 +110,9 @@ fn a_job_sees_the_language_and_the_webs_names_only() {
 
 #[test]
 fn names_of_the_host_are_refused_when_a_job_is_compiled() {
-    for name in ["process", "require", "Deno", "module", "global", "window", "WebAssembly", "Function", "eval", "__dirname"] {
+    for name in
+        ["process", "require", "Deno", "module", "global", "window", "WebAssembly", "Function", "eval", "__dirname"]
+    {
         let ran = job(&format!("fn(() => {name}('x'))")).go().expect(3);
         assert!(ran.stderr.contains(name), "{name}: {}", ran.stderr);
     }
@@ -138,6 +143,31 @@ fn code_from_strings_is_refused() {
 }
 
 #[test]
+fn code_that_an_adaptor_generates_for_a_job_has_an_adaptors_rights_only() {
+    // Lodash, which the common adaptor hands to jobs, makes functions of templates.
+    let template = |code: &str| format!("_.template({})()", serde_json::to_string(&format!("<% {code} %>")).unwrap());
+    let print = |expression: &str| template(&format!("print({expression})"));
+    let read = print("process.getBuiltinModule('node:fs').readFileSync('/etc/passwd')");
+    let spawn = print("process.getBuiltinModule('node:child_process').execSync('id')");
+    let source = attempts_of_a_job(&[
+        ("reached", &print("typeof process")),
+        ("namespace", &print("typeof Deno + typeof globalThis.Deno")),
+        ("environment", &print("JSON.stringify(process.env)")),
+        ("host", &print("Object.getOwnPropertyNames(globalThis).filter(name => /fnhost/.test(name)).length")),
+        ("read", &read),
+        ("spawn", &spawn),
+        ("kill", &template("process.kill(process.pid)")),
+        ("abort", &template("process.abort()")),
+    ]);
+    let tried = Attempts::of(job(&source).env("SECRET_OF_THE_HOST", "s3cr3t-value").go());
+    tried.gave("reached", "object");
+    tried.gave("namespace", "undefinedundefined");
+    tried.gave("environment", "{}");
+    tried.gave("host", "0");
+    tried.refused(&["read", "spawn", "kill", "abort"]);
+}
+
+#[test]
 fn a_job_imports_its_adaptors_and_nothing_else() {
     for specifier in [
         "node:fs",
@@ -158,7 +188,9 @@ fn a_job_imports_its_adaptors_and_nothing_else() {
         let dynamic = format!("fn(async () => {{ await import('{specifier}'); return {{ imported: true }} }})");
         let ran = job(&dynamic).file("state.json", "{}").go_json();
         assert!(ran.code == Some(1) || ran.code == Some(4), "{specifier}: {:?} {}", ran.code, ran.stdout);
-        let computed = format!("fn(async () => {{ const name = '{specifier}'; await import(name); return {{ imported: true }} }})");
+        let computed = format!(
+            "fn(async () => {{ const name = '{specifier}'; await import(name); return {{ imported: true }} }})"
+        );
         let ran = job(&computed).file("state.json", "{}").go_json();
         assert!(ran.code == Some(1) || ran.code == Some(4), "{specifier}: {:?} {}", ran.code, ran.stdout);
         let fixed = format!("import * as x from '{specifier}';\nfn(() => ({{ x: typeof x }}))");
@@ -319,15 +351,39 @@ fn an_adaptor_reads_its_own_files_only() {
         ("env file", "process.loadEnvFile('/etc/environment')"),
         ("sqlite", "new (require('node:sqlite').DatabaseSync)('/tmp/x.db')"),
         ("socket", "event(net.connect('/var/run/docker.sock'), 'connect')"),
-        ("stdin", "{ const bytes = Buffer.alloc(64); return fs.readSync(0, bytes) + bytes.toString().replaceAll('\\0', '') }"),
-        ("descriptors", "[3, 4, 5, 6, 7, 8, 9, 10].filter(fd => { try { fs.fstatSync(fd); return true } catch { return false } }).length"),
+        (
+            "stdin",
+            "{ const bytes = Buffer.alloc(64); return fs.readSync(0, bytes) + bytes.toString().replaceAll('\\0', '') }",
+        ),
+        (
+            "descriptors",
+            "[3, 4, 5, 6, 7, 8, 9, 10].filter(fd => { try { fs.fstatSync(fd); return true } catch { return false } }).length",
+        ),
     ]);
     let tried = Attempts::of(run.file("state.json", r#"{ "mine": 1 }"#).stdin("typed by somebody").go());
     tried.gave("own", "true");
     tried.gave("require own", "1.0.0");
     tried.refused(&[
-        "passwd", "passwd later", "stream", "climb", "climb by text", "list", "list here", "stat", "real path", "link",
-        "open", "copy", "require", "require json", "import", "import json", "fetch", "env file", "sqlite", "socket",
+        "passwd",
+        "passwd later",
+        "stream",
+        "climb",
+        "climb by text",
+        "list",
+        "list here",
+        "stat",
+        "real path",
+        "link",
+        "open",
+        "copy",
+        "require",
+        "require json",
+        "import",
+        "import json",
+        "fetch",
+        "env file",
+        "sqlite",
+        "socket",
     ]);
     tried.gave("stdin", "0");
     tried.gave("descriptors", "0");
@@ -373,15 +429,32 @@ fn an_adaptor_starts_nothing_and_leaves_the_process_alone() {
         ("user", "process.setuid(1000)"),
         ("priority", "os.setPriority(19)"),
         ("inspector", "require('node:inspector').open(0)"),
-        ("flags", "{ require('node:v8').setFlagsFromString('--stack-size=1'); const f = n => n ? f(n - 1) + 1 : 0; return f(1000) }"),
+        (
+            "flags",
+            "{ require('node:v8').setFlagsFromString('--stack-size=1'); const f = n => n ? f(n - 1) + 1 : 0; return f(1000) }",
+        ),
         ("title", "{ process.title = 'x'; return 'set' }"),
-        ("namespace", "typeof globalThis.Deno + typeof vm.runInThisContext('typeof Deno') + typeof globalThis['De' + 'no']"),
+        (
+            "namespace",
+            "typeof globalThis.Deno + typeof vm.runInThisContext('typeof Deno') + typeof globalThis['De' + 'no']",
+        ),
         ("new context", "vm.runInNewContext('typeof Deno + typeof process')"),
     ]);
     let tried = Attempts::of(run.go());
     tried.refused(&[
-        "spawn", "exec", "fork", "worker", "add-on", "kill itself", "kill its parent", "abort", "directory", "umask",
-        "user", "priority", "inspector",
+        "spawn",
+        "exec",
+        "fork",
+        "worker",
+        "add-on",
+        "kill itself",
+        "kill its parent",
+        "abort",
+        "directory",
+        "umask",
+        "user",
+        "priority",
+        "inspector",
     ]);
     tried.gave("flags", "1000");
     tried.gave("title", "set");
@@ -406,9 +479,15 @@ fn an_adaptor_may_generate_code() {
 fn the_network_can_be_closed_and_narrowed() {
     let attempts = [
         ("fetch", "(await fetch(`http://127.0.0.1:${PORT}/`)).text()"),
-        ("tcp", "{ const socket = net.connect(PORT, '127.0.0.1'); await event(socket, 'connect'); socket.destroy(); return 'connected' }"),
+        (
+            "tcp",
+            "{ const socket = net.connect(PORT, '127.0.0.1'); await event(socket, 'connect'); socket.destroy(); return 'connected' }",
+        ),
         ("name", "require('node:dns').promises.lookup('localhost')"),
-        ("listen", "{ const server = net.createServer().listen(0); await event(server, 'listening'); server.close(); return 'listening' }"),
+        (
+            "listen",
+            "{ const server = net.createServer().listen(0); await event(server, 'listening'); server.close(); return 'listening' }",
+        ),
     ];
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
@@ -418,20 +497,22 @@ fn the_network_can_be_closed_and_narrowed() {
             let mut connection = connection.unwrap();
             std::thread::spawn(move || {
                 if connection.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {
-                    let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi");
+                    let _ =
+                        connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi");
                 }
             });
         }
     });
     let source = attempts_of_an_adaptor(&attempts).replace("PORT", &port.to_string());
-    let go = |args: &[&str]| {
-        Attempts::of(Run::of("job.js", "attempts()").local_adaptor("prober", &source).args(args).go())
-    };
+    let go =
+        |args: &[&str]| Attempts::of(Run::of("job.js", "attempts()").local_adaptor("prober", &source).args(args).go());
 
     let open = go(&[]);
     open.gave("fetch", "hi");
     open.gave("tcp", "connected");
-    for args in [&["--deny-net"][..], &["--allow-net="], &["--allow-net", "example.org"], &["--allow-net", "127.0.0.1:1"]] {
+    for args in
+        [&["--deny-net"][..], &["--allow-net="], &["--allow-net", "example.org"], &["--allow-net", "127.0.0.1:1"]]
+    {
         let closed = go(args);
         closed.refused(&["fetch", "tcp", "name", "listen"]);
     }
@@ -463,4 +544,28 @@ fn a_run_finds_nothing_of_the_run_before() {
     for _ in 0..3 {
         assert_eq!(run.go().expect(0).state(), serde_json::json!({ "calls": 1, "left": 0 }));
     }
+}
+
+#[test]
+fn settings_of_the_machines_node_are_not_those_of_a_run() {
+    let ran = adaptor_run(&[
+        ("authorities", "(await import('node:https')).Agent.prototype.createConnection({ host: '127.0.0.1', port: 1 }).on('error', () => {}).authorized"),
+    ])
+    .env("NODE_EXTRA_CA_CERTS", "/dev/null")
+    .go();
+    let attempts = Attempts::of(ran);
+    attempts.gave("authorities", "false");
+}
+
+#[test]
+fn an_adaptor_can_require_an_es_module_whose_name_it_computes() {
+    let source = "import { createRequire } from 'node:module';
+        const require = createRequire(import.meta.url);
+        export const probe = () => state => ({ ...state, data: require(`./${'other'}.mjs`).answer });";
+    let ran = Run::of("job.js", "probe()")
+        .local_adaptor("probe", source)
+        .file("adaptors/probe/other.mjs", "export const answer = 42;")
+        .go()
+        .expect(0);
+    assert_eq!(ran.state()["data"], 42);
 }

@@ -56,6 +56,33 @@ fn a_text_of_one_gigabyte() {
 }
 
 #[test]
+fn sizes_that_v8_ends_the_process_for() {
+    for source in [
+        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).split('').length }))",
+        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).match(/x/g).length }))",
+        "fn(() => ({ n: JSON.parse('[' + '1,'.repeat(2 ** 27) + '1]').length }))",
+    ] {
+        println!("{source}");
+        let ran = job(source).go().expect(22);
+        assert!(ran.stderr.contains("[R/T] ✘ OOMError: "), "{}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+}
+
+#[test]
+fn built_ins_that_heed_no_limit() {
+    for source in [
+        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).replaceAll('x', 'yy').length }))",
+        "fn(() => { const all = []; all.length = 2 ** 27; all.fill(0); return {} })",
+    ] {
+        println!("{source}");
+        let ran = job(source).args(&["-t", "2s"]).go();
+        assert!([Some(20), Some(22)].contains(&ran.code), "{:?} {:?} {}", ran.code, ran.signal, ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+}
+
+#[test]
 fn buffers() {
     let message = "Job holds more than 64 MB in ArrayBuffers and Buffers";
     for source in [
@@ -152,7 +179,8 @@ fn deep_recursion_is_an_error_like_any_other() {
 
 #[test]
 fn values_json_cannot_hold() {
-    let ran = job("fn(state => { state.self = state; state.data = { list: [state.data] }; return state })").go().expect(0);
+    let ran =
+        job("fn(state => { state.self = state; state.data = { list: [state.data] }; return state })").go().expect(0);
     assert!(ran.stdout.contains("[Circular]"), "{}", ran.stdout);
 
     let ran = job("fn(state => { state.data = { counts: [{ n: 10n }] }; return state })").go_json().expect(1);
@@ -160,7 +188,8 @@ fn values_json_cannot_hold() {
     assert_eq!([class.as_str(), severity.as_str()], ["RuntimeError", "fail"]);
     assert!(message.starts_with("state.data.counts.0.n is a BigInt, which JSON cannot hold"), "{message}");
 
-    let source = "fn(() => ({ date: new Date(0), none: undefined, f() {}, map: new Map([[1, 2]]), n: NaN, s: Symbol('x') }))";
+    let source =
+        "fn(() => ({ date: new Date(0), none: undefined, f() {}, map: new Map([[1, 2]]), n: NaN, s: Symbol('x') }))";
     let expected = serde_json::json!({ "date": "1970-01-01T00:00:00.000Z", "map": {}, "n": null });
     assert_eq!(job(source).go().expect(0).state(), expected);
 }

@@ -8,6 +8,7 @@ mod errors;
 mod execute;
 mod http;
 mod install;
+mod intercept;
 mod isolation;
 mod limits;
 mod run;

@@ -90,7 +90,10 @@ fn a_job_that_is_stopped_leaves_the_old_file() {
 fn keys_keep_their_order_and_numbers_their_digits() {
     let source = "fn(() => ({ z: 1e21, a: 0.1, m: 123456789012345680000, '2': 'b', '1': 'a', e: 5e-324 }))";
     let ran = job(source).args(&["--compact"]).go().expect(0);
-    assert_eq!(ran.stdout, "{\"1\":\"a\",\"2\":\"b\",\"z\":1e+21,\"a\":0.1,\"m\":123456789012345680000,\"e\":5e-324}\n");
+    assert_eq!(
+        ran.stdout,
+        "{\"1\":\"a\",\"2\":\"b\",\"z\":1e+21,\"a\":0.1,\"m\":123456789012345680000,\"e\":5e-324}\n"
+    );
 }
 
 #[test]
@@ -146,11 +149,27 @@ fn secrets_are_masked_in_logs_and_errors() {
     let run = job(source).state(r#"{ "configuration": { "own": "0wn-secret" } }"#).credential(credential);
     for args in [&[][..], &["--log-json"], &["-l", "debug"]] {
         let ran = run_with(&run, args).expect(1);
-        for secret in ["t0k3n", "MIIEvQIBADAN", "jonathan", "hunter22", "b0ttom", "0wn-secret", "am9uYXRoYW46aHVudGVyMjI="] {
+        for secret in
+            ["t0k3n", "MIIEvQIBADAN", "jonathan", "hunter22", "b0ttom", "0wn-secret", "am9uYXRoYW46aHVudGVyMjI="]
+        {
             assert!(!ran.stderr.contains(secret), "{secret} in {}", ran.stderr);
         }
         assert!(ran.stderr.contains("401 for https://example.org?token=***"), "{}", ran.stderr);
     }
+}
+
+#[test]
+fn an_error_does_not_carry_the_credential_into_the_state() {
+    // As HTTP clients do: the whole request hangs on the error.
+    let adaptor = "export const fail = () => state => {
+  const { url, password } = state.configuration;
+  throw Object.assign(new Error(`POST ${url}?key=${password}`), { request: { headers: [`Bearer ${password}`] } });
+};";
+    let run = Run::of("job.js", "fail()").local_adaptor("failing", adaptor);
+    let ran = run.credential("url: https://example.org\npassword: hunter22\n").go().expect(1);
+    assert!(!ran.stdout.contains("hunter22") && !ran.stderr.contains("hunter22"), "{}{}", ran.stdout, ran.stderr);
+    let error = &ran.state()["errors"]["job"];
+    assert_eq!(error["details"]["request"]["headers"], json!(["Bearer ***"]), "{error}");
 }
 
 fn run_with(run: &Run, args: &[&str]) -> Ran {
@@ -172,9 +191,19 @@ fn several_adaptors() {
     let state = run.local_adaptor("shouter", local).adaptor(COMMON).go().expect(0).state();
     assert_eq!([&state["text"], &state["done"]], [&json!("HELLO"), &json!(true)]);
 
+    // One that the job imports only while it runs, after another whose names it uses.
+    let source = "shout('a'); fn(async s => ({ ...s, n: typeof (await import('@openfn/language-common')).each }))";
+    let run = Run::of("job.js", source).local_adaptor("shouter", local).adaptor(COMMON);
+    assert_eq!(run.go().expect(0).state()["n"], "function");
+
     let run = Run::of("job.js", "fn(s => s)").args(&["--adaptors", &format!("{COMMON},common"), "-l", "info"]);
     let ran = run.go().expect(0);
-    assert_eq!(ran.stderr.matches("@openfn/language-common@3.3.4").count(), 1, "given twice, used once: {}", ran.stderr);
+    assert_eq!(
+        ran.stderr.matches("@openfn/language-common@3.3.4").count(),
+        1,
+        "given twice, used once: {}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -187,10 +216,12 @@ fn a_job_without_an_adaptor() {
 
 #[test]
 fn a_local_adaptor_is_read_anew_when_it_changes() {
-    let run = Run::of("job.js", "answer()").local_adaptor("oracle", "export const answer = () => () => ({ answer: 41 });");
+    let run =
+        Run::of("job.js", "answer()").local_adaptor("oracle", "export const answer = () => () => ({ answer: 41 });");
     assert_eq!(run.go().expect(0).state()["answer"], 41);
     assert_eq!(run.go().expect(0).state()["answer"], 41);
-    std::fs::write(run.path("adaptors/oracle/index.js"), "export const answer = () => () => ({ answer: 41 + 1 });").unwrap();
+    std::fs::write(run.path("adaptors/oracle/index.js"), "export const answer = () => () => ({ answer: 41 + 1 });")
+        .unwrap();
     assert_eq!(run.go().expect(0).state()["answer"], 42);
     std::fs::write(run.path("adaptors/oracle/index.js"), "export const other = () => () => ({});").unwrap();
     run.go().expect(3);
@@ -256,7 +287,11 @@ fn log_lines_tell_who_speaks() {
     assert_eq!(lines(&["-l", "none"]), ["[JOB] ✘ e"], "errors are always heard");
     assert_eq!(lines(&["-l", "job=default"]), ["[JOB] ⚠ w", "[JOB] ✘ e", "[JOB] ✔ s"]);
     let all = lines(&["-l", "debug"]).join("\n");
-    for expected in ["[CLI] Running job.js with @openfn/language-common@3.3.4", "[CMP] Operation 1: fn on line 1", "[R/T] Starting operation 1: fn"] {
+    for expected in [
+        "[CLI] Running job.js with @openfn/language-common@3.3.4",
+        "[CMP] Operation 1: fn on line 1",
+        "[R/T] Starting operation 1: fn",
+    ] {
         assert!(all.contains(expected), "{expected} in {all}");
     }
     assert!(!lines(&["-l", "debug,r/t=none"]).join("\n").contains("[R/T]"));

@@ -155,7 +155,8 @@ impl Ran {
     /// Fails unless the run ended with this exit code.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        let (out, err) = (self.stdout.get(..2000).unwrap_or(&self.stdout), self.stderr.get(..4000).unwrap_or(&self.stderr));
+        let (out, err) =
+            (self.stdout.get(..2000).unwrap_or(&self.stdout), self.stderr.get(..4000).unwrap_or(&self.stderr));
         assert_eq!((self.code, self.signal), (Some(code), None), "stdout: {out}\nstderr: {err}");
         self
     }

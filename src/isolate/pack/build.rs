@@ -8,7 +8,7 @@ use deno_ast::{MediaType, ParseParams, ParsedSource};
 use deno_core::url::Url;
 use node_resolver::{NodeResolution, ResolutionMode};
 
-use super::transform::{Imports, TargetKind, module_body, module_imports, script_requires};
+use super::transform::{Imports, Slots, TargetKind, module_body, module_imports, script_body, script_requires};
 use super::{Entry, Kind, Module, Pack, Target, stamp};
 use crate::isolate::packages::Packages;
 
@@ -55,6 +55,11 @@ pub fn build(packages: &Packages, entries: Vec<(String, Vec<String>)>) -> Result
     }
     let modules = (0..graph.files.len()).map(|index| graph.module(index)).collect();
     Ok(Pack::new(modules, named, HashMap::new(), true))
+}
+
+/// What stands for the specifier of `import(…)` in a module's targets. `require` of the same may lead elsewhere.
+fn dynamic_key(kind: Kind, specifier: &str) -> String {
+    if kind == Kind::Cjs { format!("import({specifier:?})") } else { specifier.to_owned() }
 }
 
 struct Graph<'a> {
@@ -126,32 +131,45 @@ impl Graph<'_> {
     }
 
     fn resolve_targets(&mut self, index: usize) -> Result<(), BuildError> {
-        let file = &self.files[index];
-        let url = file.url.clone();
-        let mode = if file.kind == Kind::Cjs { ResolutionMode::Require } else { ResolutionMode::Import };
-        let mut specifiers = file.imports.fixed.clone();
-        for specifier in &file.imports.dynamic {
-            if !specifiers.contains(specifier) {
-                specifiers.push(specifier.clone());
-            }
-        }
-        let mut targets = Vec::with_capacity(specifiers.len());
-        for specifier in specifiers {
-            let target = match self.packages.resolve_uncached(&specifier, &url, mode) {
-                Ok(NodeResolution::BuiltIn(name)) => {
-                    Target::Builtin(if name.starts_with("node:") { name } else { format!("node:{name}") })
-                }
-                Ok(NodeResolution::Module(target)) => match target.into_url() {
-                    Ok(target) => self.target(target)?,
-                    Err(error) => Target::Missing(error.to_string()),
-                },
-                // Often an optional dependency that the package probes for.
-                Err(error) => Target::Missing(format!("Cannot find module '{specifier}': {error}")),
+        let Imports { fixed, dynamic, .. } = self.files[index].imports.clone();
+        let kind = self.files[index].kind;
+        let mode = if kind == Kind::Cjs { ResolutionMode::Require } else { ResolutionMode::Import };
+        let mut targets = Vec::with_capacity(fixed.len() + dynamic.len());
+        for specifier in fixed {
+            let target = match (kind, self.resolve(index, &specifier, mode)) {
+                (Kind::Cjs, Err(error @ BuildError::TopLevelAwait(_))) => Target::Missing(error.to_string()),
+                (_, target) => target?,
             };
             targets.push((specifier, target));
         }
+        for specifier in dynamic {
+            let key = dynamic_key(kind, &specifier);
+            if targets.iter().any(|(known, _)| *known == key) {
+                continue;
+            }
+            match self.resolve(index, &specifier, ResolutionMode::Import) {
+                Ok(target) => targets.push((key, target)),
+                // Without a number it is imported natively when it comes to that.
+                Err(BuildError::TopLevelAwait(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         self.files[index].targets = targets;
         Ok(())
+    }
+
+    fn resolve(&mut self, index: usize, specifier: &str, mode: ResolutionMode) -> Result<Target, BuildError> {
+        match self.packages.resolve_uncached(specifier, &self.files[index].url, mode) {
+            Ok(NodeResolution::BuiltIn(name)) => {
+                Ok(Target::Builtin(if name.starts_with("node:") { name } else { format!("node:{name}") }))
+            }
+            Ok(NodeResolution::Module(target)) => match target.into_url() {
+                Ok(target) => self.target(target),
+                Err(error) => Ok(Target::Missing(error.to_string())),
+            },
+            // Often an optional dependency that the package probes for.
+            Err(error) => Ok(Target::Missing(format!("Cannot find module '{specifier}': {error}"))),
+        }
     }
 
     fn target(&mut self, url: Url) -> Result<Target, BuildError> {
@@ -169,18 +187,16 @@ impl Graph<'_> {
 
     fn module(&self, index: usize) -> Module {
         let file = &self.files[index];
-        let source = match (&file.parsed, file.kind) {
-            (Some(parsed), Kind::Esm) => {
-                let slots = file
-                    .targets
-                    .iter()
-                    .enumerate()
-                    .map(|(slot, (specifier, target))| (specifier.clone(), (slot, self.target_kind(target))))
-                    .collect();
+        let source = match &file.parsed {
+            Some(parsed) if file.kind == Kind::Esm => {
                 // Adaptors wait with their dependencies; inside a library the order of evaluation stays the language's.
                 let lazy = file.path.to_string_lossy().contains("/node_modules/@openfn/")
                     || !file.path.to_string_lossy().contains("/node_modules/");
-                module_body(parsed, &slots, lazy)
+                let specifiers = file.imports.fixed.iter().chain(&file.imports.dynamic);
+                module_body(parsed, &self.slots(file, specifiers), lazy)
+            }
+            Some(parsed) if !file.imports.dynamic.is_empty() || file.imports.computed => {
+                script_body(parsed, &self.slots(file, &file.imports.dynamic))
             }
             _ => file.text.clone(),
         };
@@ -191,6 +207,16 @@ impl Graph<'_> {
             targets: file.targets.clone(),
             stamp: file.stamp,
         }
+    }
+
+    /// Numbers and kinds of what `specifiers` lead to where they stand in an `import`.
+    fn slots<'a>(&self, file: &File, specifiers: impl IntoIterator<Item = &'a String>) -> Slots {
+        let slot = |specifier: &'a String| {
+            let key = dynamic_key(file.kind, specifier);
+            let slot = file.targets.iter().position(|(known, _)| *known == key)?;
+            Some((specifier.clone(), (slot, self.target_kind(&file.targets[slot].1))))
+        };
+        specifiers.into_iter().filter_map(slot).collect()
     }
 
     fn target_kind(&self, target: &Target) -> TargetKind {

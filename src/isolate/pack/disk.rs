@@ -31,7 +31,7 @@ struct ModuleHeader {
 
 /// Names the build: code caches are only good for the V8 that made them, and sources for the transform that did.
 fn build_id() -> String {
-    format!("{} v8 {} pack 1", env!("CARGO_PKG_VERSION"), deno_core::v8::VERSION_STRING)
+    format!("{} v8 {} pack 2", env!("CARGO_PKG_VERSION"), deno_core::v8::VERSION_STRING)
 }
 
 /// Reads the pack at `path`. None if there is none, it belongs to another build, or a package file has changed.

@@ -19,7 +19,7 @@ use std::sync::{Arc, RwLock};
 
 pub use build::build;
 pub use disk::{load, store};
-pub use transform::module_imports;
+pub use transform::{MODULE_PARAMETERS, SCRIPT_PARAMETERS, module_imports};
 
 /// What a file is; `js/modules.js` knows the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

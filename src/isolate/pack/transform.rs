@@ -5,8 +5,8 @@
 //! its imports can wait until one of their bindings is first read. Only text around imports, exports and references
 //! to imported names is touched, and line breaks are kept, so stack traces still point into the package's own file.
 //!
-//! The function sees four names: `$i(n)` gives the n-th import, `$n(n)` its namespace object when it is CommonJS,
-//! `$d(n)` the promise of a dynamic import, `$m` is `import.meta`; and `$e`, `$s` take exports.
+//! What stands in for the syntax are parameters of the function ([`MODULE_PARAMETERS`]), under names that minifiers
+//! do not make up.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -14,8 +14,30 @@ use std::ops::Range;
 
 use deno_ast::ParsedSource;
 use deno_ast::swc::ast::*;
-use deno_ast::swc::common::{Span, Spanned};
+use deno_ast::swc::common::{BytePos, Span, Spanned};
 use deno_ast::swc::ecma_visit::{Visit, VisitWith};
+
+/// Parameters of an ES module's function, which `js/modules.js` passes:
+/// `import(n)` gives what the n-th import reads from,
+/// `namespace(n)` its namespace object, where that is something else (CommonJS),
+/// `dynamic(n, …)` the promise of a dynamic import, or `dynamic(native, …)` where the specifier is not known yet,
+/// `meta` is `import.meta`,
+/// `export({…})` takes getters of the exports, and a nameless default function, whose name is to be `default`,
+/// `star(n)` exports what the n-th import exports,
+/// `method(f)` gives `f` back, so that it is called without an object.
+pub const MODULE_PARAMETERS: [&str; 7] = [
+    "fnhost$import",
+    "fnhost$namespace",
+    "fnhost$dynamic",
+    "fnhost$meta",
+    "fnhost$export",
+    "fnhost$star",
+    "fnhost$method",
+];
+
+/// Parameters of a CommonJS module's function: Node's, and the same as above.
+pub const SCRIPT_PARAMETERS: [&str; 6] =
+    ["exports", "require", "module", "__filename", "__dirname", "fnhost$dynamic"];
 
 /// What an import leads to, as far as the text of its references depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +49,14 @@ pub enum TargetKind {
 }
 
 /// Specifiers in a module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Imports {
-    /// Of `import` and `export … from` declarations, in order, each once.
+    /// Of `import` and `export … from` declarations in an ES module, of `require` in CommonJS; in order, each once.
     pub fixed: Vec<String>,
-    /// String literals in `import(…)`, or `require(…)` in CommonJS.
+    /// String literals in `import(…)`.
     pub dynamic: Vec<String>,
+    /// There is an `import(…)` of something else.
+    pub computed: bool,
     /// The module awaits at its top level, which a function body cannot.
     pub top_level_await: bool,
 }
@@ -54,7 +78,7 @@ pub fn module_imports(parsed: &ParsedSource) -> Imports {
             push_once(&mut imports.fixed, &source.value.to_string_lossy());
         }
     }
-    let mut finder = DynamicFinder { imports: &mut imports, callee: Loader::Import, depth: 0 };
+    let mut finder = Finder { imports: &mut imports, in_script: false, depth: 0 };
     module.visit_with(&mut finder);
     imports
 }
@@ -62,12 +86,16 @@ pub fn module_imports(parsed: &ParsedSource) -> Imports {
 /// Lists the string literals that a CommonJS module requires.
 pub fn script_requires(parsed: &ParsedSource) -> Imports {
     let mut imports = Imports::default();
-    let mut finder = DynamicFinder { imports: &mut imports, callee: Loader::Require, depth: 1 };
-    match parsed.program_ref() {
-        deno_ast::ProgramRef::Module(module) => module.visit_with(&mut finder),
-        deno_ast::ProgramRef::Script(script) => script.visit_with(&mut finder),
-    }
+    let mut finder = Finder { imports: &mut imports, in_script: true, depth: 1 };
+    visit_program(parsed, &mut finder);
     imports
+}
+
+fn visit_program(parsed: &ParsedSource, visitor: &mut impl Visit) {
+    match parsed.program_ref() {
+        deno_ast::ProgramRef::Module(module) => module.visit_with(visitor),
+        deno_ast::ProgramRef::Script(script) => script.visit_with(visitor),
+    }
 }
 
 fn push_once(list: &mut Vec<String>, value: &str) {
@@ -76,31 +104,25 @@ fn push_once(list: &mut Vec<String>, value: &str) {
     }
 }
 
-#[derive(PartialEq)]
-enum Loader {
-    Import,
-    Require,
-}
-
-struct DynamicFinder<'a> {
+struct Finder<'a> {
     imports: &'a mut Imports,
-    callee: Loader,
+    in_script: bool,
     /// Functions around the node; an `await` outside all of them is a top-level one.
     depth: u32,
 }
 
-impl Visit for DynamicFinder<'_> {
+impl Visit for Finder<'_> {
     fn visit_call_expr(&mut self, call: &CallExpr) {
-        let matches = match &call.callee {
-            Callee::Import(_) => true,
-            Callee::Expr(callee) => {
-                self.callee == Loader::Require
-                    && matches!(&**callee, Expr::Ident(name) if name.sym == *"require")
+        let specifier = literal_argument(call);
+        match (&call.callee, specifier) {
+            (Callee::Import(_), Some(specifier)) => push_once(&mut self.imports.dynamic, &specifier),
+            (Callee::Import(_), None) => self.imports.computed = true,
+            (Callee::Expr(callee), Some(specifier))
+                if self.in_script && matches!(&**callee, Expr::Ident(name) if name.sym == *"require") =>
+            {
+                push_once(&mut self.imports.fixed, &specifier);
             }
-            Callee::Super(_) => false,
-        };
-        if matches && let Some(specifier) = literal_argument(call) {
-            push_once(&mut self.imports.dynamic, &specifier);
+            _ => {}
         }
         call.visit_children_with(self);
     }
@@ -111,6 +133,11 @@ impl Visit for DynamicFinder<'_> {
     }
 
     fn visit_for_of_stmt(&mut self, node: &ForOfStmt) {
+        self.imports.top_level_await |= node.is_await && self.depth == 0;
+        node.visit_children_with(self);
+    }
+
+    fn visit_using_decl(&mut self, node: &UsingDecl) {
         self.imports.top_level_await |= node.is_await && self.depth == 0;
         node.visit_children_with(self);
     }
@@ -138,25 +165,19 @@ fn literal_argument(call: &CallExpr) -> Option<String> {
     }
 }
 
-/// Rewrites an ES module as a function body. `slots` maps each specifier to its import number and what it leads to. With `lazy`, imports
-/// with bindings wait until a binding is read; without, they are evaluated in order before the body as the language
-/// says.
-pub fn module_body(parsed: &ParsedSource, slots: &HashMap<String, (usize, TargetKind)>, lazy: bool) -> String {
+/// Where an import declaration or `import(…)` leads: its number, and what is there.
+pub type Slots = HashMap<String, (usize, TargetKind)>;
+
+/// Rewrites an ES module as a function body. With `lazy`, imports with bindings wait until a binding is read; without,
+/// they are evaluated in order before the body as the language says.
+pub fn module_body(parsed: &ParsedSource, slots: &Slots, lazy: bool) -> String {
     let deno_ast::ProgramRef::Module(module) = parsed.program_ref() else {
         return parsed.text().to_string();
     };
-    let mut rewrite = Rewrite {
-        text: parsed.text(),
-        slots,
-        bindings: HashMap::new(),
-        edits: Vec::new(),
-        exports: Vec::new(),
-        stars: String::new(),
-        eager: String::new(),
-    };
+    let mut rewrite = Rewrite::new(parsed, slots);
     for item in &module.body {
         if let ModuleItem::ModuleDecl(ModuleDecl::Import(import)) = item {
-            rewrite.import(import, lazy);
+            rewrite.bind(import);
         }
     }
     for item in &module.body {
@@ -165,19 +186,43 @@ pub fn module_body(parsed: &ParsedSource, slots: &HashMap<String, (usize, Target
             ModuleItem::Stmt(statement) => statement.visit_with(&mut rewrite),
         }
     }
-    rewrite.finish()
+    // A comment from here on: the line is no longer the first.
+    if rewrite.text.starts_with("#!") {
+        rewrite.edits.push((0..2, "//".into()));
+    }
+    let head = rewrite.head();
+    rewrite.edited(head)
+}
+
+/// A CommonJS module as a function body: only `import(…)` is touched, which leads to ES modules of the pack.
+pub fn script_body(parsed: &ParsedSource, slots: &Slots) -> String {
+    let mut rewrite = Rewrite::new(parsed, slots);
+    visit_program(parsed, &mut rewrite);
+    rewrite.edited(String::new())
 }
 
 struct Rewrite<'a> {
     text: &'a str,
-    slots: &'a HashMap<String, (usize, TargetKind)>,
-    /// Imported name → the expression that reads it.
-    bindings: HashMap<Id, String>,
+    slots: &'a Slots,
+    /// Imported name → how it is read.
+    bindings: HashMap<Id, Read>,
     edits: Vec<(Range<usize>, String)>,
     /// Exported name → the expression that reads it.
     exports: Vec<(String, String)>,
-    stars: String,
-    eager: String,
+    /// Modules that are evaluated before the body, in order.
+    requests: String,
+    /// The default export is a nameless function.
+    nameless_default: bool,
+    /// Where the innermost expression statement begins.
+    statement: Option<BytePos>,
+}
+
+/// How an imported name is read.
+#[derive(Clone)]
+struct Read {
+    expression: String,
+    /// It is a property, so that a call of it would pass the object as `this`.
+    property: bool,
 }
 
 fn range(span: Span) -> Range<usize> {
@@ -204,30 +249,46 @@ fn export_name(name: &ModuleExportName) -> String {
     }
 }
 
-impl Rewrite<'_> {
+impl<'a> Rewrite<'a> {
+    fn new(parsed: &'a ParsedSource, slots: &'a Slots) -> Self {
+        Self {
+            text: parsed.text(),
+            slots,
+            bindings: HashMap::new(),
+            edits: Vec::new(),
+            exports: Vec::new(),
+            requests: String::new(),
+            nameless_default: false,
+            statement: None,
+        }
+    }
+
     fn slot(&self, source: &Str) -> (usize, TargetKind) {
         self.slots[&*source.value.to_string_lossy()]
     }
 
-    /// The expression that reads `name` of an import.
-    fn access(slot: (usize, TargetKind), name: &str) -> String {
-        match slot {
-            (index, TargetKind::Value) if name == "default" => format!("$i({index})"),
-            (index, _) => format!("$i({index}){}", member(name)),
+    /// How `name` of an import is read.
+    fn access((slot, kind): (usize, TargetKind), name: &str) -> Read {
+        match kind {
+            TargetKind::Value if matches!(name, "default" | "module.exports") => {
+                Read { expression: format!("fnhost$import({slot})"), property: false }
+            }
+            _ => Read { expression: format!("fnhost$import({slot}){}", member(name)), property: true },
         }
     }
 
-    fn namespace(slot: (usize, TargetKind)) -> String {
-        match slot {
-            (index, TargetKind::Value) => format!("$n({index})"),
-            (index, TargetKind::Namespace) => format!("$i({index})"),
-        }
+    fn namespace((slot, kind): (usize, TargetKind)) -> Read {
+        let expression = match kind {
+            TargetKind::Value => format!("fnhost$namespace({slot})"),
+            TargetKind::Namespace => format!("fnhost$import({slot})"),
+        };
+        Read { expression, property: false }
     }
 
-    fn import(&mut self, import: &ImportDecl, lazy: bool) {
+    fn bind(&mut self, import: &ImportDecl) {
         let slot = self.slot(&import.src);
         for specifier in &import.specifiers {
-            let (local, expression) = match specifier {
+            let (local, read) = match specifier {
                 ImportSpecifier::Named(named) => {
                     let name = named.imported.as_ref().map_or_else(|| named.local.sym.to_string(), export_name);
                     (&named.local, Self::access(slot, &name))
@@ -235,23 +296,35 @@ impl Rewrite<'_> {
                 ImportSpecifier::Default(default) => (&default.local, Self::access(slot, "default")),
                 ImportSpecifier::Namespace(namespace) => (&namespace.local, Self::namespace(slot)),
             };
-            self.bindings.insert(local.to_id(), expression);
-        }
-        if !lazy || import.specifiers.is_empty() {
-            let _ = write!(self.eager, "$i({});", slot.0);
+            self.bindings.insert(local.to_id(), read);
         }
     }
 
-    /// Takes a stretch away but leaves its line breaks.
+    /// Evaluates an import before the body.
+    fn request(&mut self, (slot, _): (usize, TargetKind)) {
+        let _ = write!(self.requests, "fnhost$import({slot});");
+    }
+
+    /// Takes a declaration away but leaves its line breaks, and a semicolon: what stands before may rely on the
+    /// declaration to end it.
     fn blank(&mut self, span: Span) {
         let range = range(span);
         let breaks = self.text[range.clone()].matches('\n').count();
-        self.edits.push((range, "\n".repeat(breaks)));
+        self.edits.push((range, format!(";{}", "\n".repeat(breaks))));
+    }
+
+    fn insert(&mut self, at: usize, text: &str) {
+        self.edits.push((at..at, text.into()));
     }
 
     fn declaration(&mut self, declaration: &ModuleDecl, lazy: bool) {
         match declaration {
-            ModuleDecl::Import(import) => self.blank(import.span),
+            ModuleDecl::Import(import) => {
+                self.blank(import.span);
+                if !lazy || import.specifiers.is_empty() {
+                    self.request(self.slot(&import.src));
+                }
+            }
             ModuleDecl::ExportDecl(export) => {
                 self.edits.push((range(Span::new(export.span.lo, export.decl.span_lo())), String::new()));
                 let mut names = Vec::new();
@@ -275,18 +348,19 @@ impl Rewrite<'_> {
                 for specifier in &export.specifiers {
                     let entry = match (specifier, slot) {
                         (ExportSpecifier::Namespace(namespace), Some(slot)) => {
-                            (export_name(&namespace.name), Self::namespace(slot))
+                            (export_name(&namespace.name), Self::namespace(slot).expression)
                         }
                         (ExportSpecifier::Default(default), Some(slot)) => {
-                            (default.exported.sym.to_string(), Self::access(slot, "default"))
+                            (default.exported.sym.to_string(), Self::access(slot, "default").expression)
                         }
                         (ExportSpecifier::Named(named), slot) => {
                             let exported = export_name(named.exported.as_ref().unwrap_or(&named.orig));
                             let expression = match (slot, &named.orig) {
-                                (Some(slot), name) => Self::access(slot, &export_name(name)),
-                                (None, ModuleExportName::Ident(local)) => {
-                                    self.bindings.get(&local.to_id()).cloned().unwrap_or_else(|| local.sym.to_string())
-                                }
+                                (Some(slot), name) => Self::access(slot, &export_name(name)).expression,
+                                (None, ModuleExportName::Ident(local)) => match self.read(local) {
+                                    Some(read) => read.expression,
+                                    None => local.sym.to_string(),
+                                },
                                 (None, ModuleExportName::Str(_)) => continue,
                             };
                             (exported, expression)
@@ -295,61 +369,75 @@ impl Rewrite<'_> {
                     };
                     self.exports.push(entry);
                 }
-                if let Some((index, _)) = slot
+                if let Some(slot) = slot
                     && (!lazy || export.specifiers.is_empty())
                 {
-                    let _ = write!(self.eager, "$i({index});");
+                    self.request(slot);
                 }
             }
             ModuleDecl::ExportAll(export) => {
                 self.blank(export.span);
-                let (index, _) = self.slot(&export.src);
-                let _ = write!(self.stars, "$s({index});");
+                let (slot, _) = self.slot(&export.src);
+                let _ = write!(self.requests, "fnhost$star({slot});");
             }
-            ModuleDecl::ExportDefaultDecl(export) => {
-                let keyword = Span::new(export.span.lo, export.decl.span_lo());
-                let name = match &export.decl {
-                    DefaultDecl::Fn(function) => function.ident.as_ref(),
-                    DefaultDecl::Class(class) => class.ident.as_ref(),
-                    DefaultDecl::TsInterfaceDecl(_) => None,
-                };
-                match name {
-                    Some(name) => {
-                        self.edits.push((range(keyword), String::new()));
-                        self.exports.push(("default".into(), name.sym.to_string()));
-                    }
-                    None => {
-                        self.edits.push((range(keyword), "const $default = ".into()));
-                        let end = range(export.span).end;
-                        self.edits.push((end..end, ";".into()));
-                        self.exports.push(("default".into(), "$default".into()));
-                    }
-                }
-                export.decl.visit_with(self);
-            }
+            ModuleDecl::ExportDefaultDecl(export) => self.default_declaration(export),
             ModuleDecl::ExportDefaultExpr(export) => {
-                // The expression's own span may leave out parentheses around it, so only the keywords are replaced.
-                let start = range(export.span).start;
-                let end = self.text[start..].find("default").map_or(start, |at| start + at + "default".len());
-                self.edits.push((start..end, "const $default =".into()));
-                self.exports.push(("default".into(), "$default".into()));
+                // The expression's own span may leave out parentheses around it.
+                let whole = range(export.span);
+                let start = whole.start + after_words(&self.text[whole.start..], &["export", "default"]);
+                let end = if self.text[whole.clone()].ends_with(';') { whole.end - 1 } else { whole.end };
+                self.name_default(whole.start..start, end);
                 export.expr.visit_with(self);
             }
             _ => {}
         }
     }
 
-    fn finish(mut self) -> String {
+    fn default_declaration(&mut self, export: &ExportDefaultDecl) {
+        let whole = range(export.span);
+        let start = range(Span::new(export.span.lo, export.decl.span_lo())).end;
+        let name = match &export.decl {
+            DefaultDecl::Fn(function) => function.ident.as_ref(),
+            DefaultDecl::Class(class) => class.ident.as_ref(),
+            DefaultDecl::TsInterfaceDecl(_) => None,
+        };
+        if let Some(name) = name {
+            self.edits.push((whole.start..start, String::new()));
+            self.exports.push(("default".into(), name.sym.to_string()));
+        } else if let DefaultDecl::Fn(_) = &export.decl {
+            // Stays a declaration, because a module of a cycle may call it before this one has run.
+            let parameters = start + after_words(&self.text[start..], &["async", "function", "*"]);
+            self.edits.push((whole.start..start, String::new()));
+            self.insert(parameters, " fnhost$default");
+            self.exports.push(("default".into(), "fnhost$default".into()));
+            self.nameless_default = true;
+        } else {
+            self.name_default(whole.start..start, whole.end);
+        }
+        export.decl.visit_with(self);
+    }
+
+    /// Makes a default export a constant. The pattern is there for the name that a nameless function or class gets.
+    fn name_default(&mut self, keywords: Range<usize>, end: usize) {
+        self.edits.push((keywords, "const {default: fnhost$default} = {default: ".into()));
+        self.insert(end, "};");
+        self.exports.push(("default".into(), "fnhost$default".into()));
+    }
+
+    fn head(&self) -> String {
         let mut head = String::from("\"use strict\";");
         if !self.exports.is_empty() {
-            head.push_str("$e({");
+            head.push_str("fnhost$export({");
             for (name, expression) in &self.exports {
                 let _ = write!(head, "{}:()=>{expression},", quoted(name));
             }
-            head.push_str("});");
+            head.push_str(if self.nameless_default { "},fnhost$default);" } else { "});" });
         }
-        head.push_str(&self.stars);
-        head.push_str(&self.eager);
+        head.push_str(&self.requests);
+        head
+    }
+
+    fn edited(mut self, head: String) -> String {
         self.edits.sort_by_key(|(range, _)| (range.start, range.end));
         let mut code = head;
         code.reserve(self.text.len() + 64 * self.edits.len());
@@ -363,8 +451,50 @@ impl Rewrite<'_> {
         code
     }
 
-    fn read(&mut self, name: &Ident) -> Option<&String> {
-        self.bindings.get(&name.to_id())
+    fn read(&self, name: &Ident) -> Option<Read> {
+        self.bindings.get(&name.to_id()).cloned()
+    }
+
+    /// Rewrites what is called, if it is an imported name: a property must not get its object as `this`.
+    fn callee(&mut self, callee: &Expr) -> bool {
+        let Expr::Ident(name) = callee else { return false };
+        let Some(read) = self.read(name) else { return false };
+        let call = match &read {
+            Read { property: false, expression } => expression.clone(),
+            // At the beginning of a statement a parenthesis would go on with the line above.
+            Read { expression, .. } if self.statement == Some(name.span.lo) => format!("fnhost$method({expression})"),
+            Read { expression, .. } => format!("(0,{expression})"),
+        };
+        self.edits.push((range(name.span), call));
+        true
+    }
+}
+
+/// Behind those of `words` with which `text` begins, in this order, white space and comments between them included.
+fn after_words(text: &str, words: &[&str]) -> usize {
+    let mut at = 0;
+    for word in words {
+        let start = at + trivia(&text[at..]);
+        if text[start..].starts_with(word) {
+            at = start + word.len();
+        }
+    }
+    at
+}
+
+/// Length of the white space and comments with which `text` begins.
+fn trivia(text: &str) -> usize {
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start();
+        let comment = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else {
+            return text.len() - rest.len();
+        };
+        rest = &rest[comment..];
     }
 }
 
@@ -386,41 +516,44 @@ impl Visit for Binder<'_> {
 impl Visit for Rewrite<'_> {
     fn visit_expr(&mut self, expression: &Expr) {
         if let Expr::Ident(name) = expression {
-            if let Some(read) = self.read(name).cloned() {
-                self.edits.push((range(name.span), read));
+            if let Some(read) = self.read(name) {
+                self.edits.push((range(name.span), read.expression));
             }
             return;
         }
         expression.visit_children_with(self);
     }
 
+    fn visit_expr_stmt(&mut self, statement: &ExprStmt) {
+        let outer = self.statement.replace(statement.span.lo);
+        statement.visit_children_with(self);
+        self.statement = outer;
+    }
+
     fn visit_new_expr(&mut self, new: &NewExpr) {
-        // `new $i(0).X()` would call `$i` as the constructor.
+        // `new f(0).X()` would construct `f`.
         let mut root = &*new.callee;
-        while let Expr::Member(member) = root {
-            root = &member.obj;
+        loop {
+            root = match root {
+                Expr::Member(member) => &member.obj,
+                Expr::TaggedTpl(template) => &template.tag,
+                _ => break,
+            };
         }
         if let Expr::Ident(name) = root
-            && let Some(read) = self.read(name).cloned()
+            && self.read(name).is_some()
         {
-            self.edits.push((range(name.span), format!("({read})")));
-            if let Expr::Member(_) = &*new.callee {
-                let mut inner = &*new.callee;
-                while let Expr::Member(member) = inner {
-                    member.prop.visit_with(self);
-                    inner = &member.obj;
-                }
-            }
-            new.args.visit_with(self);
-            return;
+            let name = range(name.span);
+            self.insert(name.start, "(");
+            self.insert(name.end, ")");
         }
         new.visit_children_with(self);
     }
 
     fn visit_prop(&mut self, property: &Prop) {
         if let Prop::Shorthand(name) = property {
-            if let Some(read) = self.read(name).cloned() {
-                self.edits.push((range(name.span), format!("{}: {read}", name.sym)));
+            if let Some(read) = self.read(name) {
+                self.edits.push((range(name.span), format!("{}: {}", name.sym, read.expression)));
             }
             return;
         }
@@ -428,23 +561,40 @@ impl Visit for Rewrite<'_> {
     }
 
     fn visit_call_expr(&mut self, call: &CallExpr) {
-        if let Callee::Import(import) = &call.callee
-            && let Some(specifier) = literal_argument(call)
-            && let Some((index, _)) = self.slots.get(&specifier)
-        {
-            // `import` is replaced by a function that closes over the number: the argument is left as it is.
-            self.edits.push((range(import.span), format!("$d({index}, ")));
-            let open = range(import.span).end;
-            let paren = self.text[open..].find('(').map_or(open, |at| open + at);
-            self.edits.push((paren..paren + 1, String::new()));
-            return;
+        match &call.callee {
+            Callee::Import(import) => {
+                let slot = literal_argument(call).and_then(|specifier| self.slots.get(&specifier));
+                let target = slot.map_or("(s,o)=>import(s,o)".to_owned(), |(slot, _)| slot.to_string());
+                // The arguments are left as they are.
+                let keyword = range(import.span);
+                let paren = keyword.end + trivia(&self.text[keyword.end..]);
+                self.edits.push((keyword.start..paren + 1, format!("fnhost$dynamic({target},")));
+                call.args.visit_with(self);
+            }
+            Callee::Expr(callee) if self.callee(callee) => call.args.visit_with(self),
+            _ => call.visit_children_with(self),
         }
-        call.visit_children_with(self);
+    }
+
+    fn visit_opt_call(&mut self, call: &OptCall) {
+        if self.callee(&call.callee) {
+            call.args.visit_with(self);
+        } else {
+            call.visit_children_with(self);
+        }
+    }
+
+    fn visit_tagged_tpl(&mut self, template: &TaggedTpl) {
+        if self.callee(&template.tag) {
+            template.tpl.visit_with(self);
+        } else {
+            template.visit_children_with(self);
+        }
     }
 
     fn visit_meta_prop_expr(&mut self, meta: &MetaPropExpr) {
         if meta.kind == MetaPropKind::ImportMeta {
-            self.edits.push((range(meta.span), "$m".into()));
+            self.edits.push((range(meta.span), "fnhost$meta".into()));
         }
     }
 }

@@ -67,7 +67,7 @@ pub struct Package {
 
 impl FakeRegistry {
     pub fn start() -> Self {
-        Self::serve("http", |stream, shared| answer_all(stream, shared))
+        Self::serve("http", answer_all)
     }
 
     /// The same behind TLS, with a certificate for `localhost` that nobody knows. Returns its PEM text.

@@ -55,7 +55,7 @@ impl MariaDb {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut database = Self { server, port, directory: directory };
+        let mut database = Self { server, port, directory };
         database.wait();
         database
     }
