@@ -7,6 +7,9 @@
 //! `FNHOST_SOAK=10000 cargo test --release --test in_process soak -- --nocapture` runs that many isolates in one process
 //! and shows how its memory goes.
 
+#[allow(dead_code)] // the other test program uses all of it
+#[path = "integration/support/http_server.rs"]
+mod http_server;
 #[path = "integration/support/store.rs"]
 mod store;
 
@@ -19,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use fnhost::compile::{self, Adaptor, Dialect};
 use fnhost::isolate::{Host, HostOptions, Job, Limit, Limits, LocalAdaptor, LogLine, MIB, Network, Outcome, platform};
+use http_server::Server;
 use serde_json::{Value, json};
 
 const COMMON: &str = "@openfn/language-common";
@@ -209,15 +213,22 @@ fn versions_of_an_adaptor_live_side_by_side() {
     }
 }
 
+/// Jobs that between them load the common and the http adaptor, compile WebAssembly and talk over sockets.
+fn everyday_jobs(host: &Host, server: &Server) -> [Job; 2] {
+    let common = job(host, "each('$.items[*]', fn(state => state)); cursor('now'); count();", &[COMMON, COUNTER]);
+    let origin = server.origin();
+    let http = job(host, &format!("get('{origin}/gzip'); post('{origin}/echo', {{ a: 1 }});"), &[HTTP]);
+    [common, Job { network: Network::Open, ..http }]
+}
+
 fn memory_is_flat_over_two_hundred_runs() {
     let (host, _directory) = host();
-    let common = job(&host, "each('$.data[*]', fn(state => state)); cursor('now');", &[COMMON]);
-    let http = job(&host, "fn(state => ({ ...state, id: util.uuid() })); get('http://localhost:1/').catch((e, s) => s);", &[HTTP]);
-    let state = json!({ "data": vec!["x".repeat(1000); 500] });
+    let server = Server::start();
+    let jobs = everyday_jobs(&host, &server);
+    let state = json!({ "items": vec!["x".repeat(1000); 500] });
     let mut after_50 = 0;
     for count in 1..=200 {
-        let job = if count % 2 == 0 { &common } else { &http };
-        completed(run(&host, job, &state));
+        completed(run(&host, &jobs[count % jobs.len()], &state));
         if count == 50 {
             after_50 = resident();
         }
@@ -342,12 +353,13 @@ fn a_run_that_v8_gives_up_leaves_its_neighbours_alone() {
 fn soak() {
     let Some(runs) = std::env::var("FNHOST_SOAK").ok().and_then(|runs| runs.parse::<usize>().ok()) else { return };
     let (host, _directory) = host();
-    let job = job(&host, "each('$.data[*]', fn(state => state)); cursor('now'); count();", &[COMMON, COUNTER]);
-    let state = json!({ "data": vec!["x".repeat(1000); 100] });
+    let server = Server::start();
+    let jobs = everyday_jobs(&host, &server);
+    let state = json!({ "items": vec!["x".repeat(1000); 100] });
     let start = Instant::now();
     let mut early = 0;
     for count in 1..=runs {
-        completed(run(&host, &job, &state));
+        completed(run(&host, &jobs[count % jobs.len()], &state));
         if count == runs / 10 {
             early = resident();
         }
