@@ -375,7 +375,7 @@ impl Isolate {
             limits: job.limits.clone(),
             tripwire: tripwire.clone(),
             log_bytes: 0,
-            directory: host.packages.root().to_string_lossy().into_owned(),
+            directory: host.packages.directory().to_string_lossy().into_owned(),
             sink,
             operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
             operation_started: Instant::now(),
