@@ -740,13 +740,21 @@ fn file_name(specifiers: &[String]) -> String {
 }
 
 fn thrown_from(error: &JsError) -> Thrown {
+    let mut stack = error.stack.clone().unwrap_or_default();
+    // A file that does not parse has a place but no stack.
+    if !stack.contains("\n    at ")
+        && let Some(frame) = error.frames.first()
+        && let (Some(file), Some(line), Some(column)) = (&frame.file_name, frame.line_number, frame.column_number)
+    {
+        stack.push_str(&format!("\n    at {file}:{line}:{column}"));
+    }
     Thrown {
         thrown: error.name.is_none(),
         name: error.name.clone(),
         message: error.message.clone().unwrap_or_else(|| {
             error.exception_message.strip_prefix("Uncaught ").unwrap_or(&error.exception_message).to_owned()
         }),
-        stack: error.stack.clone().unwrap_or_default(),
+        stack,
         ..Default::default()
     }
 }
