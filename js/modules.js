@@ -50,10 +50,10 @@ function isFinished(record) {
   return record.kind !== CJS || record.module.loaded;
 }
 
-function notFound(code, message) {
+function notFound(target) {
+  const { 1: message, 3: code } = target;
   const error = new Error(message);
   error.code = code;
-  error.requireStack = [];
   return error;
 }
 
@@ -62,7 +62,7 @@ function read(target) {
   const { 0: type, 1: key } = target;
   if (type === MODULE) return valueOf(recordOf(key));
   if (type === BUILTIN) return builtin(key);
-  throw notFound("ERR_MODULE_NOT_FOUND", key);
+  throw notFound(target);
 }
 
 // The namespace object that `import * as x` gives.
@@ -137,6 +137,10 @@ function nodeRequire(filename) {
   return builtin("node:module").createRequire(filename);
 }
 
+function requireComputed(specifier, module) {
+  return builtin("node:module").default._load(specifier, module, false);
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // Evaluation
 // ---------------------------------------------------------------------------------------------------------------
@@ -184,7 +188,7 @@ function evaluateModule(number, namespace, compiled, targets, dynamic, url, file
   const star = (slot) => {
     const source = namespaceOf(targets[slot]);
     for (const name of ObjectKeys(source)) {
-      if (name !== "default" && name !== "module.exports" && !ObjectHasOwn(namespace, name)) {
+      if (name !== "default" && !ObjectHasOwn(namespace, name)) {
         ObjectDefineProperty(namespace, name, getter(() => source[name]));
       }
     }
@@ -234,13 +238,13 @@ function evaluateScript(module, compiled, targets, dynamic, filename, dirname) {
   const require = (specifier) => {
     const target = bySpecifier[specifier];
     // A specifier computed at run time: Node's own way.
-    if (target === undefined) return nodeRequire(filename)(specifier);
+    if (target === undefined) return requireComputed(specifier, module);
     const { 0: type, 1: key } = target;
     if (type === BUILTIN) {
       const namespace = builtin(key);
       return namespace.default ?? namespace;
     }
-    if (type === MISSING) throw notFound("MODULE_NOT_FOUND", key);
+    if (type === MISSING) throw notFound(target);
     const record = recordOf(key, module);
     return record.kind === ESM ? requiredNamespace(record) : valueOf(record);
   };

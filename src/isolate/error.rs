@@ -207,7 +207,9 @@ pub(super) fn classify(thrown: Thrown, job: &JobSource<'_>) -> RunError {
         error.line = Some(operation.line);
         error.operation_name = Some(operation.name.clone());
     }
-    let shown: Vec<String> = frames.iter().filter_map(|frame| frame.display(job.name)).collect();
+    // What happens inside a library is of interest only if nothing else is known.
+    let is_shown = |frame: &&Frame| first_relevant.is_none() || frame.relevant();
+    let shown: Vec<String> = frames.iter().filter(is_shown).filter_map(|frame| frame.display(job.name)).collect();
     error.stack = (!shown.is_empty()).then(|| shown.join("\n"));
     if let Some(hide) = job.hide {
         error.hide(hide.as_ref());
@@ -277,12 +279,15 @@ impl JobSource<'_> {
                 Some((line, column)) => Place::Job { line, column },
                 None => Place::Host,
             }
-        } else if let Some(path) = adaptor_path(url).or_else(|| self.local_path(url)) {
-            Place::Adaptor(format!("{path}:{line}:{column}"))
-        } else if url.starts_with("file:") {
-            Place::Package
         } else {
-            Place::Host
+            let at = |path: String| format!("{path}:{line}:{column}");
+            match package_path(url) {
+                Some(path) if path.starts_with("@openfn/") => Place::Adaptor(at(path)),
+                package => match self.local_path(url) {
+                    Some(path) => Place::Adaptor(at(path)),
+                    None => package.map_or(Place::Host, |path| Place::Library(at(path))),
+                },
+            }
         };
         Some(Frame { function: function.to_owned(), place })
     }
@@ -297,21 +302,19 @@ impl JobSource<'_> {
     }
 }
 
-/// `@openfn/language-x@1.2.3/dist/index.js` out of the URL of an adaptor's file, whichever way it is laid out.
-fn adaptor_path(url: &str) -> Option<String> {
+/// `@openfn/language-x@1.2.3/dist/index.js` out of the URL of a package's file, whichever way it is laid out.
+fn package_path(url: &str) -> Option<String> {
     let path = url.strip_prefix("file://")?;
     let (before, inside) = path.rsplit_once("/node_modules/")?;
-    if !inside.starts_with("@openfn/") {
-        return None;
-    }
     let folder = before.rsplit('/').next().unwrap_or("");
-    let mut parts = inside.splitn(3, '/');
-    let (scope, package, file) = (parts.next()?, parts.next()?, parts.next().unwrap_or(""));
+    let name_ends = if inside.starts_with('@') { 1 } else { 0 };
+    let slash = inside.match_indices('/').nth(name_ends).map_or(inside.len(), |(at, _)| at);
+    let (name, file) = inside.split_at(slash);
     let version = folder
-        .strip_prefix(&format!("{scope}+{package}@"))
+        .strip_prefix(&format!("{}@", name.replace('/', "+")))
         .map(|rest| format!("@{}", rest.split('_').next().unwrap_or(rest)))
         .unwrap_or_default();
-    Some(format!("{scope}/{package}{version}/{file}"))
+    Some(format!("{name}{version}{file}"))
 }
 
 struct Frame {
@@ -322,7 +325,7 @@ struct Frame {
 enum Place {
     Job { line: u32, column: u32 },
     Adaptor(String),
-    Package,
+    Library(String),
     Host,
 }
 
@@ -335,8 +338,8 @@ impl Frame {
     fn display(&self, job_name: &str) -> Option<String> {
         let place = match &self.place {
             Place::Job { line, column } => format!("{job_name}:{line}:{column}"),
-            Place::Adaptor(path) => path.clone(),
-            Place::Package | Place::Host => return None,
+            Place::Adaptor(path) | Place::Library(path) => path.clone(),
+            Place::Host => return None,
         };
         Some(match self.function.as_str() {
             "" => format!("at {place}"),

@@ -170,14 +170,14 @@ pub fn op_fnhost_compile<'s>(
     }
     let mut targets = Vec::with_capacity(module.targets.len());
     for (specifier, target) in &module.targets {
-        let (kind, key) = match target {
-            Target::Module(number) => (0, v8::Integer::new_from_unsigned(scope, *number).into()),
-            Target::Builtin(name) => (1, text(scope, name)?),
-            Target::Missing(message) => (2, text(scope, message)?),
+        let (kind, key, code) = match target {
+            Target::Module(number) => (0, v8::Integer::new_from_unsigned(scope, *number).into(), None),
+            Target::Builtin(name) => (1, text(scope, name)?, None),
+            Target::Missing { code, message } => (2, text(scope, message)?, Some(text(scope, code)?)),
         };
-        let specifier = text(scope, specifier)?;
         let kind = v8::Integer::new(scope, kind).into();
-        targets.push(v8::Array::new_with_elements(scope, &[kind, key, specifier]).into());
+        let elements: Vec<_> = [kind, key, text(scope, specifier)?].into_iter().chain(code).collect();
+        targets.push(v8::Array::new_with_elements(scope, &elements).into());
     }
     let targets = v8::Array::new_with_elements(scope, &targets).into();
     let filename = text(scope, &module.path.to_string_lossy())?;

@@ -31,7 +31,7 @@ use node_resolver::cache::{NodeResolutionSys, NodeResolutionThreadLocalCache};
 use node_resolver::errors::PackageJsonLoadError;
 use node_resolver::{
     DenoIsBuiltInNodeModuleChecker, NodeConditionOptions, NodeResolution, NodeResolutionKind, NodeResolver,
-    NodeResolverOptions, PackageJsonResolver, PackageJsonThreadLocalCache, ResolutionMode,
+    NodeResolverOptions, PackageJsonResolver, PackageJsonThreadLocalCache, ResolutionMode, UrlOrPath,
 };
 use sys_traits::impls::RealSys;
 
@@ -195,14 +195,14 @@ impl Packages {
         answer
     }
 
-    /// Directory with the packages, in which an isolate may read.
-    pub fn root(&self) -> &Path {
-        &self.readable[0]
+    /// A directory that an isolate may read: the one with the packages, if there are any.
+    pub fn directory(&self) -> &Path {
+        self.readable.iter().find(|directory| directory.is_dir()).unwrap_or(&self.readable[0])
     }
 
     /// Stands for every file that `require` may not read: nothing is ever put there.
     fn outside(&self) -> PathBuf {
-        self.root().join(".fnhost/outside")
+        self.readable[0].join(".fnhost/outside")
     }
 
     /// Directories an isolate may read.
@@ -253,34 +253,52 @@ impl Packages {
             return Ok(url.clone());
         }
         let url = self
-            .resolve_uncached(specifier, referrer, ResolutionMode::Import)?
-            .into_url()
+            .resolver
+            .resolve(specifier, referrer, ResolutionMode::Import, NodeResolutionKind::Execution)
+            .and_then(|resolution| resolution.into_url())
             .map_err(JsErrorBox::from_err)?;
         self.resolutions.write().expect("resolution cache").insert(key, url.clone());
         Ok(url)
     }
 
-    /// Resolves as [`Self::resolve`] does, or as `require` would, without remembering.
-    pub fn resolve_uncached(
-        &self,
-        specifier: &str,
-        referrer: &Url,
-        mode: ResolutionMode,
-    ) -> Result<NodeResolution, JsErrorBox> {
-        let resolve = |specifier: &str| self.resolver.resolve(specifier, referrer, mode, NodeResolutionKind::Execution);
-        let error = match resolve(specifier) {
-            Ok(resolution) => return Ok(resolution),
-            Err(error) => error,
+    /// Resolves as [`Self::resolve`] does, without remembering.
+    pub fn resolve_imported(&self, specifier: &str, referrer: &Url) -> Result<NodeResolution, Unresolved> {
+        self.resolver
+            .resolve(specifier, referrer, ResolutionMode::Import, NodeResolutionKind::Execution)
+            .map_err(Unresolved::new)
+    }
+
+    /// Resolves what the file at `referrer` requires, as Node does: `exports` of packages, else files and directories
+    /// with the endings that may be left out.
+    pub fn resolve_required(&self, specifier: &str, referrer: &Url) -> Result<NodeResolution, Unresolved> {
+        let file = referrer.to_file_path().map_err(|()| Unresolved::new(format!("{referrer} is no file")))?;
+        let lead_to = |path: &Path| match required_path(path, is_directory(specifier)) {
+            Some(path) => Ok(NodeResolution::Module(UrlOrPath::Path(path.canonicalize().unwrap_or(path)))),
+            None => Err(Unresolved::required(specifier, &file)),
         };
-        // Adaptors were published that import `lodash/set`. Node refuses that in an ES module; OpenFn's runtime, which
-        // they were written for, adds what is missing.
-        if mode == ResolutionMode::Import
-            && specifier.contains('/')
-            && let Ok(resolution) = resolve(&format!("{specifier}.js"))
-        {
-            return Ok(resolution);
+        let path = Path::new(specifier);
+        if path.is_absolute() || matches!(specifier.split('/').next(), Some("." | "..")) {
+            return lead_to(&file.parent().unwrap_or(&file).join(path));
         }
-        Err(JsErrorBox::from_err(error))
+        let error =
+            match self.resolver.resolve(specifier, referrer, ResolutionMode::Require, NodeResolutionKind::Execution) {
+                Ok(resolution) => return Ok(resolution),
+                Err(error) => Unresolved::new(error),
+            };
+        match self.package_without_exports(specifier, &file) {
+            Some(package) => lead_to(&package.join(subpath(specifier))),
+            None if error.code == Unresolved::NOT_FOUND => Err(Unresolved::required(specifier, &file)),
+            None => Err(error),
+        }
+    }
+
+    /// The directory of the package that `specifier` begins with, if the package leaves all of its files open.
+    fn package_without_exports(&self, specifier: &str, file: &Path) -> Option<PathBuf> {
+        let name = &specifier[..specifier.len() - subpath(specifier).len()];
+        let mut packages = file.ancestors().skip(1).map(|dir| dir.join("node_modules").join(name));
+        let package = packages.find(|package| package.is_dir())?;
+        let manifest = self.pkg_json.load_package_json(&package.join("package.json")).ok().flatten();
+        manifest.is_none_or(|manifest| manifest.exports.is_none()).then_some(package)
     }
 
     /// Whether the file at `url` is CommonJS, given whether its text could be a script.
@@ -323,6 +341,60 @@ impl Packages {
             pkg_json_resolver: self.pkg_json.clone(),
             sys: RealSys,
         }
+    }
+}
+
+/// The file that a path without `exports` in the way leads to.
+fn required_path(path: &Path, directory: bool) -> Option<PathBuf> {
+    let with_ending = |path: &Path| {
+        let endings = ["", ".js", ".json", ".node"];
+        let file = |ending: &&str| PathBuf::from(format!("{}{ending}", path.display()));
+        endings.iter().map(|ending| file(&ending)).find(|file| file.is_file())
+    };
+    let index = |directory: &Path| with_ending(&directory.join("index")).filter(|file| file.extension().is_some());
+    let main = || {
+        let manifest = std::fs::read(path.join("package.json")).ok()?;
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).ok()?;
+        let main = path.join(manifest["main"].as_str().filter(|main| !main.is_empty())?);
+        with_ending(&main).or_else(|| index(&main))
+    };
+    let file = if directory { None } else { with_ending(path) };
+    file.or_else(main).or_else(|| index(path))
+}
+
+/// Whether a specifier means a directory and never a file.
+fn is_directory(specifier: &str) -> bool {
+    matches!(specifier.rsplit('/').next(), Some("" | "." | ".."))
+}
+
+/// What follows the name of the package in a specifier, without the slash.
+fn subpath(specifier: &str) -> &str {
+    let slashes = if specifier.starts_with('@') { 2 } else { 1 };
+    specifier.splitn(slashes + 1, '/').nth(slashes).unwrap_or("")
+}
+
+/// Why a specifier leads nowhere: Node's code and words for it, which packages look at.
+#[derive(Debug)]
+pub struct Unresolved {
+    pub code: String,
+    pub message: String,
+}
+
+impl Unresolved {
+    const NOT_FOUND: &str = "ERR_MODULE_NOT_FOUND";
+
+    /// Takes the text of the resolver's errors apart, which begins with the code in brackets.
+    fn new(error: impl std::fmt::Display) -> Self {
+        let text = error.to_string();
+        match text.strip_prefix('[').and_then(|text| text.split_once("] ")) {
+            Some((code, message)) => Self { code: code.to_owned(), message: message.to_owned() },
+            None => Self { code: Self::NOT_FOUND.to_owned(), message: text },
+        }
+    }
+
+    fn required(specifier: &str, file: &Path) -> Self {
+        let message = format!("Cannot find module '{specifier}'\nRequire stack:\n- {}", file.display());
+        Self { code: "MODULE_NOT_FOUND".to_owned(), message }
     }
 }
 

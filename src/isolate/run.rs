@@ -409,7 +409,7 @@ impl Isolate {
             limits: job.limits.clone(),
             tripwire: tripwire.clone(),
             log_bytes: 0,
-            directory: host.packages.root().to_string_lossy().into_owned(),
+            directory: host.packages.directory().to_string_lossy().into_owned(),
             sink,
             operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
             operation_started: Instant::now(),
@@ -777,13 +777,21 @@ fn file_name(specifiers: &[String]) -> String {
 }
 
 fn thrown_from(error: &JsError) -> Thrown {
+    let mut stack = error.stack.clone().unwrap_or_default();
+    // A file that does not parse has a place but no stack.
+    if !stack.contains("\n    at ")
+        && let Some(frame) = error.frames.first()
+        && let (Some(file), Some(line), Some(column)) = (&frame.file_name, frame.line_number, frame.column_number)
+    {
+        stack.push_str(&format!("\n    at {file}:{line}:{column}"));
+    }
     Thrown {
         thrown: error.name.is_none(),
         name: error.name.clone(),
         message: error.message.clone().unwrap_or_else(|| {
             error.exception_message.strip_prefix("Uncaught ").unwrap_or(&error.exception_message).to_owned()
         }),
-        stack: error.stack.clone().unwrap_or_default(),
+        stack,
         ..Default::default()
     }
 }

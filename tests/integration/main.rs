@@ -11,6 +11,7 @@ mod install;
 mod intercept;
 mod isolation;
 mod limits;
+mod packs;
 mod run;
 mod support;
 mod v8_archive;

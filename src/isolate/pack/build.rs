@@ -10,7 +10,7 @@ use node_resolver::{NodeResolution, ResolutionMode};
 
 use super::transform::{Imports, Slots, TargetKind, module_body, module_imports, script_body, script_requires};
 use super::{Entry, Kind, Module, Pack, Target, stamp};
-use crate::isolate::packages::Packages;
+use crate::isolate::packages::{Packages, Unresolved};
 
 /// Why an adaptor cannot be packed. It is loaded through the ordinary module graph then.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,10 @@ pub fn build(packages: &Packages, entries: Vec<(String, Vec<String>)>) -> Result
     }
     let modules = (0..graph.files.len()).map(|index| graph.module(index)).collect();
     Ok(Pack::new(modules, named, HashMap::new(), true))
+}
+
+fn missing(code: &str, message: String) -> Target {
+    Target::Missing { code: code.to_owned(), message }
 }
 
 /// What stands for the specifier of `import(…)` in a module's targets. `require` of the same may lead elsewhere.
@@ -136,11 +140,12 @@ impl Graph<'_> {
         let mode = if kind == Kind::Cjs { ResolutionMode::Require } else { ResolutionMode::Import };
         let mut targets = Vec::with_capacity(fixed.len() + dynamic.len());
         for specifier in fixed {
-            let target = match (kind, self.resolve(index, &specifier, mode)) {
-                (Kind::Cjs, Err(error @ BuildError::TopLevelAwait(_))) => Target::Missing(error.to_string()),
-                (_, target) => target?,
-            };
-            targets.push((specifier, target));
+            match self.resolve(index, &specifier, mode) {
+                Ok(target) => targets.push((specifier, target)),
+                // Left to Node's own `require`, which throws what packages expect.
+                Err(BuildError::TopLevelAwait(_)) if kind == Kind::Cjs => {}
+                Err(error) => return Err(error),
+            }
         }
         for specifier in dynamic {
             let key = dynamic_key(kind, &specifier);
@@ -149,7 +154,7 @@ impl Graph<'_> {
             }
             match self.resolve(index, &specifier, ResolutionMode::Import) {
                 Ok(target) => targets.push((key, target)),
-                // Without a number it is imported natively when it comes to that.
+                // Left to the native `import(...)`.
                 Err(BuildError::TopLevelAwait(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -159,28 +164,35 @@ impl Graph<'_> {
     }
 
     fn resolve(&mut self, index: usize, specifier: &str, mode: ResolutionMode) -> Result<Target, BuildError> {
-        match self.packages.resolve_uncached(specifier, &self.files[index].url, mode) {
+        let referrer = &self.files[index].url;
+        let resolution = match mode {
+            ResolutionMode::Require => self.packages.resolve_required(specifier, referrer),
+            ResolutionMode::Import => self.packages.resolve_imported(specifier, referrer),
+        };
+        match resolution {
             Ok(NodeResolution::BuiltIn(name)) => {
                 Ok(Target::Builtin(if name.starts_with("node:") { name } else { format!("node:{name}") }))
             }
             Ok(NodeResolution::Module(target)) => match target.into_url() {
                 Ok(target) => self.target(target),
-                Err(error) => Ok(Target::Missing(error.to_string())),
+                Err(error) => Ok(missing("ERR_INVALID_FILE_URL_PATH", error.to_string())),
             },
             // Often an optional dependency that the package probes for.
-            Err(error) => Ok(Target::Missing(format!("Cannot find module '{specifier}': {error}"))),
+            Err(Unresolved { code, message }) => Ok(Target::Missing { code, message }),
         }
     }
 
     fn target(&mut self, url: Url) -> Result<Target, BuildError> {
         let path = url.path();
         if path.ends_with(".node") {
-            return Ok(Target::Missing(format!("{path} is a native add-on, which fnhost does not load")));
+            let message = format!("{path} is a native add-on, which fnhost does not load");
+            return Ok(missing("ERR_DLOPEN_FAILED", message));
         }
         match self.number(url) {
             Ok(number) => Ok(Target::Module(number)),
             // The module graph would fail only when this file is reached; so does the pack.
-            Err(error @ (BuildError::Read(..) | BuildError::Parse(..))) => Ok(Target::Missing(error.to_string())),
+            Err(error @ BuildError::Read(..)) => Ok(missing("ERR_MODULE_NOT_FOUND", error.to_string())),
+            Err(error @ BuildError::Parse(..)) => Ok(missing("ERR_INVALID_MODULE", error.to_string())),
             Err(error) => Err(error),
         }
     }

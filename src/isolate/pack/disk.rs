@@ -24,8 +24,8 @@ struct ModuleHeader {
     path: String,
     kind: u8,
     length: usize,
-    /// Specifier, type of target, number or text.
-    targets: Vec<(String, u8, u32, String)>,
+    /// Specifier, type of target, number, text and code.
+    targets: Vec<(String, u8, u32, String, String)>,
     stamp: (u64, u64),
 }
 
@@ -66,11 +66,11 @@ pub fn load(path: &Path) -> Option<Pack> {
             targets: module
                 .targets
                 .into_iter()
-                .map(|(specifier, kind, number, text)| {
+                .map(|(specifier, kind, number, text, code)| {
                     let target = match kind {
                         0 => Target::Module(number),
                         1 => Target::Builtin(text),
-                        _ => Target::Missing(text),
+                        _ => Target::Missing { code, message: text },
                     };
                     (specifier, target)
                 })
@@ -106,10 +106,13 @@ pub fn store(pack: &Pack, path: &Path) -> std::io::Result<()> {
                 targets: module
                     .targets
                     .iter()
-                    .map(|(specifier, target)| match target {
-                        Target::Module(number) => (specifier.clone(), 0, *number, String::new()),
-                        Target::Builtin(name) => (specifier.clone(), 1, 0, name.clone()),
-                        Target::Missing(message) => (specifier.clone(), 2, 0, message.clone()),
+                    .map(|(specifier, target)| {
+                        let (kind, number, text, code) = match target {
+                            Target::Module(number) => (0, *number, "", ""),
+                            Target::Builtin(name) => (1, 0, name.as_str(), ""),
+                            Target::Missing { code, message } => (2, 0, message.as_str(), code.as_str()),
+                        };
+                        (specifier.clone(), kind, number, text.to_owned(), code.to_owned())
                     })
                     .collect(),
                 stamp: module.stamp,

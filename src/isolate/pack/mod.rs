@@ -37,8 +37,8 @@ pub enum Target {
     Module(u32),
     /// `node:` URL.
     Builtin(String),
-    /// Message of the error that reading it throws.
-    Missing(String),
+    /// Code and message of the error that reading it throws.
+    Missing { code: String, message: String },
 }
 
 /// A file of a pack.
