@@ -23,12 +23,8 @@ const RUNS: usize = 60;
 /// Isolates alive at once when their memory is measured.
 const ALIVE: usize = 16;
 
-const PEERS: &[&str] = &[
-    "@openfn/core@1.5.1",
-    "@openfn/runtime@1.9.5",
-    "@openfn/language-common@3.3.4",
-    "@openfn/language-http@7.2.10",
-];
+const PEERS: &[&str] =
+    &["@openfn/core@1.5.1", "@openfn/runtime@1.9.5", "@openfn/language-common@3.3.4", "@openfn/language-http@7.2.10"];
 
 /// What adaptors stand on, each loaded by itself.
 const PARTS: &[(&str, &str)] = &[
@@ -130,14 +126,27 @@ fn processes(fnhost: &Path, store: &Path, work: &Path, server: &Server) -> Strin
             let script = write(&peers, "runtime.mjs", RUNTIME_SCRIPT);
             let source = std::fs::read_to_string(job).expect("just written");
             let job = write(&peers, &format!("{name}.mjs"), &compiled(&source, adaptor, &[name.to_owned()]).code);
-            vec!["node".into(), "--experimental-vm-modules".into(), "--no-warnings".into(), path(&script).into(), path(&job).into(), adaptor.into()]
+            vec![
+                "node".into(),
+                "--experimental-vm-modules".into(),
+                "--no-warnings".into(),
+                path(&script).into(),
+                path(&job).into(),
+                adaptor.into(),
+            ]
         };
         contenders.extend([
             Contender::new("node -e 0", vec!["node".into(), "-e".into(), "0".into()]),
             Contender::new("@openfn/core CLI, language-common", core(&common, "@openfn/language-common")),
             Contender::new("@openfn/core CLI, language-http GET", core(&http, "@openfn/language-http")),
-            Contender::new("@openfn/runtime on Node, language-common", runtime(&common, "@openfn/language-common", "fn")),
-            Contender::new("@openfn/runtime on Node, language-http GET", runtime(&http, "@openfn/language-http", "get")),
+            Contender::new(
+                "@openfn/runtime on Node, language-common",
+                runtime(&common, "@openfn/language-common", "fn"),
+            ),
+            Contender::new(
+                "@openfn/runtime on Node, language-http GET",
+                runtime(&http, "@openfn/language-http", "get"),
+            ),
         ]);
         // The peers look for adaptors from their working directory.
         std::env::set_current_dir(&peers).expect("the peers' directory");
@@ -433,7 +442,9 @@ fn answer(mut stream: TcpStream) -> Option<()> {
         while let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             buffer.drain(..end + 4);
             stream
-                .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}")
+                .write_all(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}",
+                )
                 .ok()?;
         }
     }

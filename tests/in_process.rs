@@ -92,7 +92,10 @@ fn main() -> ExitCode {
 fn host() -> (Host, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
-    write("package.json", &format!(r#"{{ "name": "{COUNTER}", "version": "1.0.0", "type": "module", "main": "index.js" }}"#));
+    write(
+        "package.json",
+        &format!(r#"{{ "name": "{COUNTER}", "version": "1.0.0", "type": "module", "main": "index.js" }}"#),
+    );
     write(
         "index.js",
         "let calls = 0;
@@ -195,11 +198,8 @@ fn versions_of_an_adaptor_live_side_by_side() {
         ),
         &[OLD_COMMON, COMMON],
     );
-    let expected = [
-        (&old, json!("undefined")),
-        (&current, json!("function")),
-        (&both, json!(["undefined", "function", false])),
-    ];
+    let expected =
+        [(&old, json!("undefined")), (&current, json!("function")), (&both, json!(["undefined", "function", false]))];
     for _ in 0..3 {
         std::thread::scope(|scope| {
             for (job, assert) in &expected {
@@ -246,10 +246,21 @@ fn a_run_that_hits_a_limit_leaves_its_neighbours_alone() {
         job
     };
     let offenders = [
-        (Limit::Wall, limited("fn(() => new Promise(() => setTimeout(() => {}, 1e6)))", |l| l.wall = Duration::from_secs(1))),
+        (
+            Limit::Wall,
+            limited("fn(() => new Promise(() => setTimeout(() => {}, 1e6)))", |l| l.wall = Duration::from_secs(1)),
+        ),
         (Limit::Cpu, limited("fn(() => { for (;;) {} })", |l| l.cpu = Some(Duration::from_millis(500)))),
-        (Limit::Heap, limited("fn(() => { const a = []; for (;;) a.push(new Array(1000).fill(a.length)) })", |l| l.heap = 80 * MIB)),
-        (Limit::Buffers, limited("fn(() => { const a = []; for (;;) a.push(Buffer.alloc(1 << 20, 1)) })", |l| l.buffers = 32 * MIB)),
+        (
+            Limit::Heap,
+            limited("fn(() => { const a = []; for (;;) a.push(new Array(1000).fill(a.length)) })", |l| {
+                l.heap = 80 * MIB
+            }),
+        ),
+        (
+            Limit::Buffers,
+            limited("fn(() => { const a = []; for (;;) a.push(Buffer.alloc(1 << 20, 1)) })", |l| l.buffers = 32 * MIB),
+        ),
         (Limit::State, limited("fn(() => ({ data: 'x'.repeat(5 << 20) }))", |l| l.state = 4 * MIB)),
         (Limit::Log, limited("fn(() => { for (;;) console.log('x'.repeat(1000)) })", |l| l.log = MIB)),
     ];

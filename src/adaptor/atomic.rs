@@ -32,15 +32,10 @@ pub fn replace_symlink(path: &Path, target: &Path) -> io::Result<bool> {
     let directory = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory)?;
     // A directory cannot be renamed over. It is not ours (npm made it), but its name is taken by what was asked for.
-    if path
-        .symlink_metadata()
-        .is_ok_and(|metadata| metadata.is_dir())
-    {
+    if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
         discard_directory(path)?;
     }
-    let made = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .make_in(directory, |link| symlink(target, link))?;
+    let made = tempfile::Builder::new().prefix(UNFINISHED).make_in(directory, |link| symlink(target, link))?;
     made.into_temp_path().persist(path)?;
     Ok(true)
 }
@@ -60,21 +55,15 @@ pub fn discard_directory(path: &Path) -> io::Result<()> {
 /// A fresh directory on the same file system as `path`, for building what will be renamed to `path`.
 pub fn unfinished_beside(path: &Path) -> io::Result<PathBuf> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    let made = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .permissions(Permissions::from_mode(0o777))
-        .tempdir_in(directory)?;
+    let made =
+        tempfile::Builder::new().prefix(UNFINISHED).permissions(Permissions::from_mode(0o777)).tempdir_in(directory)?;
     Ok(made.keep())
 }
 
 /// Waits for the exclusive right to change what `path` guards; dropping the file gives it back. `waiting` is called
 /// if another process holds it.
 pub fn lock_exclusively(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)?;
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
@@ -101,10 +90,6 @@ mod tests {
         std::fs::create_dir_all(link.join("deep")).unwrap();
         assert!(replace_symlink(&link, Path::new("c")).unwrap());
         assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("c"));
-        assert_eq!(
-            std::fs::read_dir(directory.path()).unwrap().count(),
-            1,
-            "nothing unfinished stays behind"
-        );
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing unfinished stays behind");
     }
 }

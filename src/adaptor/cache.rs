@@ -61,18 +61,11 @@ pub struct Contents {
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     #[error("cannot download {package}")]
-    Download {
-        package: PackageNv,
-        source: RegistryError,
-    },
+    Download { package: PackageNv, source: RegistryError },
     #[error("there is no tarball of {package} at {url}")]
     Missing { package: PackageNv, url: String },
     #[error("the tarball of {package} is not what it should be: expected {expected}, got {got}")]
-    Integrity {
-        package: PackageNv,
-        expected: String,
-        got: String,
-    },
+    Integrity { package: PackageNv, expected: String, got: String },
     #[error("the tarball of {package} cannot be unpacked: {reason}")]
     Unpack { package: PackageNv, reason: String },
     #[error("the cache {path} cannot be used")]
@@ -82,40 +75,19 @@ pub enum CacheError {
 impl PackageCache {
     /// `$XDG_CACHE_HOME/fnhost/npm`, by default `~/.cache/fnhost/npm`.
     pub fn default_root() -> PathBuf {
-        let base = std::env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute());
+        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         base.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
             .unwrap_or_else(std::env::temp_dir)
             .join("fnhost/npm")
     }
 
     /// Opens the cache at `root`, making it if need be. `client` fetches tarballs.
-    pub fn open(
-        root: &Path,
-        config: Arc<NpmConfig>,
-        client: RegistryClient,
-    ) -> Result<Self, CacheError> {
-        std::fs::create_dir_all(root).map_err(|source| CacheError::Io {
-            path: root.into(),
-            source,
-        })?;
+    pub fn open(root: &Path, config: Arc<NpmConfig>, client: RegistryClient) -> Result<Self, CacheError> {
+        std::fs::create_dir_all(root).map_err(|source| CacheError::Io { path: root.into(), source })?;
         let packages = Arc::new(npm_cache(root, &config, NpmCacheSetting::Use));
         let client = Arc::new(client);
-        let tarballs = TarballCache::new(
-            packages.clone(),
-            client.clone(),
-            RealSys,
-            config.registries.clone(),
-            None,
-        );
-        Ok(Self {
-            root: root.into(),
-            config,
-            packages,
-            client,
-            tarballs: Arc::new(tarballs),
-        })
+        let tarballs = TarballCache::new(packages.clone(), client.clone(), RealSys, config.registries.clone(), None);
+        Ok(Self { root: root.into(), config, packages, client, tarballs: Arc::new(tarballs) })
     }
 
     pub fn config(&self) -> &NpmConfig {
@@ -145,26 +117,18 @@ impl PackageCache {
                 metadata.is_ok_and(|metadata| {
                     metadata.is_file()
                         && metadata.len() == *size
-                        && metadata
-                            .modified()
-                            .is_ok_and(|changed| changed <= indexed_at)
+                        && metadata.modified().is_ok_and(|changed| changed <= indexed_at)
                 })
             })
         };
-        let expected = integrity.is_empty()
-            || [&contents.integrity, &contents.stated].contains(&&integrity.to_string());
-        (expected && intact()).then_some(CachedPackage {
-            directory,
-            contents,
-        })
+        let expected =
+            integrity.is_empty() || [&contents.integrity, &contents.stated].contains(&&integrity.to_string());
+        (expected && intact()).then_some(CachedPackage { directory, contents })
     }
 
     /// Clears the places of packages that are missing or damaged, leftovers of killed processes included. The caller
     /// holds the cache's lock and is not downloading yet.
-    pub fn clear<'p>(
-        &self,
-        packages: impl IntoIterator<Item = &'p PackageNv>,
-    ) -> Result<(), CacheError> {
+    pub fn clear<'p>(&self, packages: impl IntoIterator<Item = &'p PackageNv>) -> Result<(), CacheError> {
         for package in packages {
             let path = self.packages.package_folder_for_nv(package);
             clear(&path).map_err(|source| CacheError::Io { path, source })?;
@@ -185,14 +149,10 @@ impl PackageCache {
         if !integrity.is_empty() {
             dist["integrity"] = integrity.into();
         }
-        let dist: NpmPackageVersionDistInfo =
-            serde_json::from_value(dist).expect("these are the fields of `dist`");
+        let dist: NpmPackageVersionDistInfo = serde_json::from_value(dist).expect("these are the fields of `dist`");
         let outcome = self.tarballs.ensure_package(package, &dist).await;
 
-        let address = self
-            .config
-            .registries
-            .replace_tarball_url(tarball.clone(), &package.name);
+        let address = self.config.registries.replace_tarball_url(tarball.clone(), &package.name);
         let digest = self.client.digest(&address);
         if let Err(error) = outcome {
             let package = package.clone();
@@ -200,48 +160,24 @@ impl PackageCache {
                 return Err(CacheError::Download { package, source });
             }
             return Err(match digest {
-                None => CacheError::Missing {
-                    package,
-                    url: public_url(&address),
-                },
+                None => CacheError::Missing { package, url: public_url(&address) },
                 Some(got) if integrity.starts_with("sha512-") && got != integrity => {
-                    CacheError::Integrity {
-                        package,
-                        expected: integrity.into(),
-                        got,
-                    }
+                    CacheError::Integrity { package, expected: integrity.into(), got }
                 }
-                Some(_) => CacheError::Unpack {
-                    package,
-                    reason: self.config.redact(&causes::root(&error)),
-                },
+                Some(_) => CacheError::Unpack { package, reason: self.config.redact(&causes::root(&error)) },
             });
         }
         let computed = digest.unwrap_or_else(|| integrity.to_string());
-        let stated = if integrity == computed {
-            String::new()
-        } else {
-            integrity.to_string()
-        };
+        let stated = if integrity == computed { String::new() } else { integrity.to_string() };
         let path = directory.clone();
         let indexed = tokio::task::spawn_blocking(move || {
-            let contents = Contents {
-                integrity: computed,
-                stated,
-                ..take_stock(&directory)?
-            };
+            let contents = Contents { integrity: computed, stated, ..take_stock(&directory)? };
             let index = serde_json::to_vec(&contents).expect("an index is plain data");
             atomic::replace_file(&index_path(&directory), &index)?;
-            Ok(CachedPackage {
-                directory,
-                contents,
-            })
+            Ok(CachedPackage { directory, contents })
         })
         .await;
-        indexed
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(|source| CacheError::Io { path, source })
+        indexed.map_err(io::Error::other).flatten().map_err(|source| CacheError::Io { path, source })
     }
 }
 
@@ -249,12 +185,7 @@ impl PackageCache {
 pub fn npm_cache(root: &Path, config: &NpmConfig, setting: NpmCacheSetting) -> NpmCache<RealSys> {
     let registries = config.registries.get_all_known_registries_urls();
     let directory = NpmCacheDir::new(&RealSys, root.to_path_buf(), registries);
-    NpmCache::new(
-        Arc::new(directory),
-        RealSys,
-        setting,
-        config.registries.clone(),
-    )
+    NpmCache::new(Arc::new(directory), RealSys, setting, config.registries.clone())
 }
 
 fn index_path(directory: &Path) -> PathBuf {
@@ -301,27 +232,17 @@ fn take_stock(directory: &Path) -> io::Result<Contents> {
             let metadata = entry.metadata()?;
             // The same file is linked into stores; a tarball may also carry odd modes, up to setuid.
             let executable = metadata.permissions().mode() & 0o100 != 0;
-            std::fs::set_permissions(
-                &path,
-                Permissions::from_mode(if executable { 0o555 } else { 0o444 }),
-            )?;
-            let relative = path
-                .strip_prefix(directory)
-                .expect("the walk stays below the package");
+            std::fs::set_permissions(&path, Permissions::from_mode(if executable { 0o555 } else { 0o444 }))?;
+            let relative = path.strip_prefix(directory).expect("the walk stays below the package");
             let relative = relative.to_str().ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("{} is not UTF-8", relative.display()),
-                )
+                io::Error::new(io::ErrorKind::InvalidData, format!("{} is not UTF-8", relative.display()))
             })?;
             contents.native |= relative == "binding.gyp" || relative.ends_with(".node");
             contents.files.insert(relative.to_string(), metadata.len());
         }
     }
     let manifest = std::fs::read(directory.join("package.json")).ok();
-    let manifest: serde_json::Value = manifest
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default();
+    let manifest: serde_json::Value = manifest.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     for script in ["preinstall", "install", "postinstall"] {
         if manifest["scripts"][script].is_string() {
             contents.scripts.push(script.into());
@@ -343,25 +264,13 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        file(
-            "package.json",
-            r#"{"scripts":{"install":"node-gyp rebuild","test":"true"}}"#,
-        );
+        file("package.json", r#"{"scripts":{"install":"node-gyp rebuild","test":"true"}}"#);
         file("build/Release/addon.node", "");
         let contents = take_stock(package.path()).unwrap();
-        assert_eq!(
-            contents.files.keys().collect::<Vec<_>>(),
-            ["build/Release/addon.node", "package.json"]
-        );
+        assert_eq!(contents.files.keys().collect::<Vec<_>>(), ["build/Release/addon.node", "package.json"]);
         assert_eq!(contents.scripts, ["install"]);
         assert!(contents.native);
-        let mode = package
-            .path()
-            .join("package.json")
-            .metadata()
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = package.path().join("package.json").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o444);
     }
 }

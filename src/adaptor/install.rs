@@ -124,10 +124,9 @@ impl InstallError {
     /// What may help, if there is something to say.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Frozen { .. } => Some(
-                "run `fnhost install` without --frozen and keep fnhost.lock under version control"
-                    .into(),
-            ),
+            Self::Frozen { .. } => {
+                Some("run `fnhost install` without --frozen and keep fnhost.lock under version control".into())
+            }
             Self::Offline { .. } | Self::Resolve(ResolveError::Offline { .. }) => {
                 Some("run the same install once without --offline".into())
             }
@@ -159,9 +158,7 @@ fn network_hint(error: &RegistryError) -> Option<String> {
         RegistryError::Refused { url, .. } => {
             let url = Url::parse(url).ok()?;
             let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-            Some(format!(
-                "a login for it goes into .npmrc: //{host}/:_authToken=${{NPM_TOKEN}}"
-            ))
+            Some(format!("a login for it goes into .npmrc: //{host}/:_authToken=${{NPM_TOKEN}}"))
         }
         RegistryError::Unreachable { reason, .. } => {
             let untrusted = reason.contains("certificate") || reason.contains("Issuer");
@@ -182,10 +179,9 @@ fn disk_hint(error: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("the disk is full".into()),
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Some(
-            "choose a directory you may write with --repo-dir (or XDG_CACHE_HOME for the cache)"
-                .into(),
-        ),
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            Some("choose a directory you may write with --repo-dir (or XDG_CACHE_HOME for the cache)".into())
+        }
         _ => None,
     }
 }
@@ -198,9 +194,7 @@ pub fn install(
     options: &InstallOptions,
     progress: &dyn Progress,
 ) -> Result<InstallReport, InstallError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| InstallError::Runtime { source })?;
     runtime.block_on(install_async(store, specs, options, progress))
 }
@@ -230,9 +224,7 @@ pub async fn install_async(
     let mut lock = before.clone().unwrap_or_default();
     let uncovered = request.uncovered(&lock);
     if options.frozen && !uncovered.is_empty() {
-        return Err(InstallError::Frozen {
-            missing: uncovered.iter().map(ToString::to_string).collect(),
-        });
+        return Err(InstallError::Frozen { missing: uncovered.iter().map(ToString::to_string).collect() });
     }
 
     let npmrc_dirs = [options.npmrc_dir.as_deref(), Some(store.root())];
@@ -250,14 +242,8 @@ pub async fn install_async(
 
     let plan = Plan::new(&lock, NpmSystemInfo::default());
     let missing = plan.missing(&modules);
-    let bring = Bring {
-        cache: PackageCache::open(&cache, config, client)?,
-        offline: options.offline,
-        progress,
-    };
-    let brought = bring
-        .all(missing.iter().map(|(_, package)| *package))
-        .await?;
+    let bring = Bring { cache: PackageCache::open(&cache, config, client)?, offline: options.offline, progress };
+    let brought = bring.all(missing.iter().map(|(_, package)| *package)).await?;
     let missing: BTreeSet<PackageId> = missing.into_iter().map(|(id, _)| id.clone()).collect();
 
     note_digests(&mut lock, &brought);
@@ -299,17 +285,8 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn new(
-        store: &'a Store,
-        specs: &[AdaptorSpec],
-        options: &InstallOptions,
-    ) -> Result<Self, InstallError> {
-        let mut request = Self {
-            store,
-            specs: Vec::new(),
-            local: Vec::new(),
-            update: options.update,
-        };
+    fn new(store: &'a Store, specs: &[AdaptorSpec], options: &InstallOptions) -> Result<Self, InstallError> {
+        let mut request = Self { store, specs: Vec::new(), local: Vec::new(), update: options.update };
         for spec in specs {
             if spec.local_path().is_none() {
                 request.specs.push(spec.clone());
@@ -323,37 +300,17 @@ impl<'a> Request<'a> {
     /// What has to be chosen because the lock does not have it, or because it should be chosen anew.
     fn uncovered(&self, lock: &Lockfile) -> Vec<AdaptorSpec> {
         if self.update && self.specs.is_empty() && self.local.is_empty() {
-            return lock
-                .requests
-                .keys()
-                .filter_map(|request| AdaptorSpec::parse(request).ok())
-                .collect();
+            return lock.requests.keys().filter_map(|request| AdaptorSpec::parse(request).ok()).collect();
         }
-        self.specs
-            .iter()
-            .filter(|spec| self.update || lock.resolve(spec).is_none())
-            .cloned()
-            .collect()
+        self.specs.iter().filter(|spec| self.update || lock.resolve(spec).is_none()).cloned().collect()
     }
 
-    fn report(
-        &self,
-        lock: &Lockfile,
-        plan: &Plan,
-        modules: &Path,
-        new: &BTreeSet<PackageId>,
-    ) -> InstallReport {
+    fn report(&self, lock: &Lockfile, plan: &Plan, modules: &Path, new: &BTreeSet<PackageId>) -> InstallReport {
         let everything = self.specs.is_empty() && self.local.is_empty();
         let requested: Vec<(String, &PackageId)> = if everything {
-            lock.requests
-                .iter()
-                .map(|(request, id)| (request.clone(), id))
-                .collect()
+            lock.requests.iter().map(|(request, id)| (request.clone(), id)).collect()
         } else {
-            self.specs
-                .iter()
-                .filter_map(|spec| Some((spec.to_string(), lock.resolve(spec)?)))
-                .collect()
+            self.specs.iter().filter_map(|spec| Some((spec.to_string(), lock.resolve(spec)?))).collect()
         };
         let locked = requested.into_iter().filter_map(|(request, id)| {
             let nv = package_name_and_version(id)?;
@@ -400,23 +357,16 @@ struct Brought {
 }
 
 impl Bring<'_> {
-    async fn all(
-        &self,
-        wanted: impl Iterator<Item = &PlannedPackage>,
-    ) -> Result<Brought, InstallError> {
+    async fn all(&self, wanted: impl Iterator<Item = &PlannedPackage>) -> Result<Brought, InstallError> {
         // Packages that differ only in their peers have the same files.
-        let wanted: BTreeMap<&PackageNv, &PlannedPackage> =
-            wanted.map(|package| (&package.nv, package)).collect();
+        let wanted: BTreeMap<&PackageNv, &PlannedPackage> = wanted.map(|package| (&package.nv, package)).collect();
         let mut brought = Brought::default();
         let mut absent = self.look(wanted.into_values().collect(), &mut brought);
         if absent.is_empty() {
             return Ok(brought);
         }
         if self.offline {
-            let missing = absent
-                .iter()
-                .map(|package| package.nv.to_string())
-                .collect();
+            let missing = absent.iter().map(|package| package.nv.to_string()).collect();
             return Err(InstallError::Offline { missing });
         }
         let _guard = self.cache.lock(|| self.progress.event(Event::Waiting))?;
@@ -425,9 +375,7 @@ impl Bring<'_> {
         self.cache.clear(absent.iter().map(|package| &package.nv))?;
 
         let total = absent.len();
-        let mut downloads = stream::iter(absent)
-            .map(|package| self.one(package))
-            .buffer_unordered(PARALLEL_REQUESTS);
+        let mut downloads = stream::iter(absent).map(|package| self.one(package)).buffer_unordered(PARALLEL_REQUESTS);
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
         while brought.downloaded < total {
             tokio::select! {
@@ -439,8 +387,7 @@ impl Bring<'_> {
                 _ = ticks.tick() => {}
             }
             let (done, bytes) = (brought.downloaded, self.cache.received());
-            self.progress
-                .event(Event::Downloading { done, total, bytes });
+            self.progress.event(Event::Downloading { done, total, bytes });
         }
         drop(downloads);
         brought.bytes = self.cache.received();
@@ -448,40 +395,26 @@ impl Bring<'_> {
     }
 
     /// Moves what the cache has into `brought` and returns the rest.
-    fn look<'p>(
-        &self,
-        wanted: Vec<&'p PlannedPackage>,
-        brought: &mut Brought,
-    ) -> Vec<&'p PlannedPackage> {
+    fn look<'p>(&self, wanted: Vec<&'p PlannedPackage>, brought: &mut Brought) -> Vec<&'p PlannedPackage> {
         wanted
             .into_iter()
-            .filter(
-                |package| match self.cache.find(&package.nv, &package.integrity) {
-                    Some(cached) => {
-                        brought.packages.insert(package.nv.clone(), cached);
-                        false
-                    }
-                    None => true,
-                },
-            )
+            .filter(|package| match self.cache.find(&package.nv, &package.integrity) {
+                Some(cached) => {
+                    brought.packages.insert(package.nv.clone(), cached);
+                    false
+                }
+                None => true,
+            })
             .collect()
     }
 
-    async fn one(
-        &self,
-        package: &PlannedPackage,
-    ) -> Result<(PackageNv, CachedPackage), InstallError> {
+    async fn one(&self, package: &PlannedPackage) -> Result<(PackageNv, CachedPackage), InstallError> {
         let tarball = match &package.tarball {
             None => usual_tarball(self.cache.config(), &package.nv),
-            Some(url) => Url::parse(url).map_err(|_| InstallError::TarballUrl {
-                package: package.nv.clone(),
-                url: url.clone(),
-            })?,
+            Some(url) => Url::parse(url)
+                .map_err(|_| InstallError::TarballUrl { package: package.nv.clone(), url: url.clone() })?,
         };
-        let cached = self
-            .cache
-            .fetch(&package.nv, &tarball, &package.integrity)
-            .await?;
+        let cached = self.cache.fetch(&package.nv, &tarball, &package.integrity).await?;
         Ok((package.nv.clone(), cached))
     }
 }
@@ -494,10 +427,8 @@ fn place(
     packages: &HashMap<PackageNv, CachedPackage>,
     progress: &dyn Progress,
 ) -> Result<(), InstallError> {
-    let work: Vec<(&PackageId, &CachedPackage)> = missing
-        .iter()
-        .filter_map(|id| Some((id, packages.get(&package_name_and_version(id)?)?)))
-        .collect();
+    let work: Vec<(&PackageId, &CachedPackage)> =
+        missing.iter().filter_map(|id| Some((id, packages.get(&package_name_and_version(id)?)?))).collect();
     let (next, done, total) = (AtomicUsize::new(0), AtomicUsize::new(0), work.len());
     let worker = || -> Result<(), LayoutError> {
         while let Some((id, cached)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -507,28 +438,18 @@ fn place(
         }
         Ok(())
     };
-    let workers = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(8);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().expect("placing files does not panic"))
+        workers.into_iter().try_for_each(|worker| worker.join().expect("placing files does not panic"))
     })?;
     Ok(())
 }
 
 /// What people should know about the packages this install brought.
-fn warnings(
-    plan: &Plan,
-    new: &BTreeSet<PackageId>,
-    packages: &HashMap<PackageNv, CachedPackage>,
-) -> Vec<String> {
-    let brought: BTreeMap<PackageNv, &CachedPackage> = packages
-        .iter()
-        .map(|(nv, package)| (nv.clone(), package))
-        .collect();
+fn warnings(plan: &Plan, new: &BTreeSet<PackageId>, packages: &HashMap<PackageNv, CachedPackage>) -> Vec<String> {
+    let brought: BTreeMap<PackageNv, &CachedPackage> =
+        packages.iter().map(|(nv, package)| (nv.clone(), package)).collect();
     let mut warnings = Vec::new();
     for (nv, package) in brought {
         let contents = &package.contents;
@@ -542,14 +463,8 @@ fn warnings(
             ));
         }
     }
-    for (package, optional) in plan
-        .left_out
-        .iter()
-        .filter(|(package, _)| new.contains(package))
-    {
-        warnings.push(format!(
-            "{optional}, a native part of {package}, was left out: it would not load"
-        ));
+    for (package, optional) in plan.left_out.iter().filter(|(package, _)| new.contains(package)) {
+        warnings.push(format!("{optional}, a native part of {package}, was left out: it would not load"));
     }
     warnings
 }

@@ -118,13 +118,7 @@ impl Plan {
                 },
             );
         }
-        Self {
-            fingerprint: lock.fingerprint(),
-            system,
-            packages,
-            entries: entries(lock),
-            left_out,
-        }
+        Self { fingerprint: lock.fingerprint(), system, packages, entries: entries(lock), left_out }
     }
 
     /// Whether `modules` shows this plan already. Reads a few links, no files of packages.
@@ -132,26 +126,16 @@ impl Plan {
         let state = std::fs::read(modules.join(PACKAGES).join(STATE)).ok();
         let state: Option<State> = state.and_then(|text| serde_json::from_slice(&text).ok());
         state.is_some_and(|state| state == self.state())
-            && self
-                .entries
-                .keys()
-                .all(|name| modules.join(name).join("package.json").exists())
+            && self.entries.keys().all(|name| modules.join(name).join("package.json").exists())
     }
 
     /// The packages whose files are not in `modules` yet.
     pub fn missing(&self, modules: &Path) -> Vec<(&PackageId, &PlannedPackage)> {
         let is_there = |package: &PlannedPackage| {
-            let marker = modules
-                .join(PACKAGES)
-                .join(&package.directory)
-                .join(INTEGRITY);
-            std::fs::read_to_string(marker)
-                .is_ok_and(|there| !there.is_empty() && there == package.integrity)
+            let marker = modules.join(PACKAGES).join(&package.directory).join(INTEGRITY);
+            std::fs::read_to_string(marker).is_ok_and(|there| !there.is_empty() && there == package.integrity)
         };
-        self.packages
-            .iter()
-            .filter(|(_, package)| !is_there(package))
-            .collect()
+        self.packages.iter().filter(|(_, package)| !is_there(package)).collect()
     }
 
     /// How many packages the plan holds.
@@ -167,27 +151,16 @@ impl Plan {
     pub fn specifier(&self, id: &PackageId) -> Option<String> {
         let nv = package_name_and_version(id)?;
         let is_default = self.entries.get(nv.name.as_str()) == Some(id);
-        Some(if is_default {
-            nv.name.to_string()
-        } else {
-            versioned_name(&nv)
-        })
+        Some(if is_default { nv.name.to_string() } else { versioned_name(&nv) })
     }
 
     /// Puts the files of one package in place, by hard links where the cache is on the same file system.
-    pub fn place(
-        &self,
-        modules: &Path,
-        id: &PackageId,
-        cached: &CachedPackage,
-    ) -> Result<(), LayoutError> {
+    pub fn place(&self, modules: &Path, id: &PackageId, cached: &CachedPackage) -> Result<(), LayoutError> {
         let package = &self.packages[id];
         let home = modules.join(PACKAGES).join(&package.directory);
         let place = || {
             let unfinished = atomic::unfinished_beside(&home)?;
-            let files = unfinished
-                .join("node_modules")
-                .join(package.nv.name.as_str());
+            let files = unfinished.join("node_modules").join(package.nv.name.as_str());
             std::fs::create_dir_all(&files)?;
             let mut made = BTreeSet::new();
             for file in cached.contents.files.keys() {
@@ -209,10 +182,7 @@ impl Plan {
             }
             std::fs::rename(&unfinished, &home)
         };
-        place().map_err(|source| LayoutError {
-            path: home.clone(),
-            source,
-        })
+        place().map_err(|source| LayoutError { path: home.clone(), source })
     }
 
     /// Connects the packages with links, switches the entries jobs come in by, and sweeps away what is left over.
@@ -225,19 +195,13 @@ impl Plan {
         };
         for package in self.packages.values() {
             let siblings = store.join(&package.directory).join("node_modules");
-            let wanted = package
-                .dependencies
-                .iter()
-                .map(|(alias, id)| (alias.clone(), self.link_from_sibling(alias, id)));
+            let wanted =
+                package.dependencies.iter().map(|(alias, id)| (alias.clone(), self.link_from_sibling(alias, id)));
             connect_directory(&siblings, wanted.collect(), |_| true).map_err(failed(&siblings))?;
         }
         let hoisted = store.join(HOISTED);
         connect_directory(&hoisted, self.hoisted(), |_| true).map_err(failed(&hoisted))?;
-        let entries = self
-            .entries
-            .iter()
-            .map(|(name, id)| (name.clone(), self.link_from_top(name, id)))
-            .collect();
+        let entries = self.entries.iter().map(|(name, id)| (name.clone(), self.link_from_top(name, id))).collect();
         let ours = |target: &Path| target.components().any(|part| part.as_os_str() == PACKAGES);
         connect_directory(modules, entries, ours).map_err(failed(modules))?;
 
@@ -248,11 +212,7 @@ impl Plan {
     }
 
     fn state(&self) -> State {
-        State {
-            lock: self.fingerprint.clone(),
-            os: self.system.os.to_string(),
-            cpu: self.system.cpu.to_string(),
-        }
+        State { lock: self.fingerprint.clone(), os: self.system.os.to_string(), cpu: self.system.cpu.to_string() }
     }
 
     /// Every package by name, the highest version where there are several.
@@ -263,47 +223,32 @@ impl Plan {
             let best = highest.entry(package.nv.name.as_str()).or_insert(candidate);
             *best = candidate.max(*best);
         }
-        let link =
-            |name: &str, id: &PackageId| Path::new(up(name)).join("..").join(self.inside_store(id));
-        highest
-            .into_iter()
-            .map(|(name, (_, id))| (name.to_string(), link(name, id)))
-            .collect()
+        let link = |name: &str, id: &PackageId| Path::new(up(name)).join("..").join(self.inside_store(id));
+        highest.into_iter().map(|(name, (_, id))| (name.to_string(), link(name, id))).collect()
     }
 
     /// From beside a package (`.fnhost/x@1/node_modules/<alias>`) to another package.
     fn link_from_sibling(&self, alias: &str, id: &PackageId) -> PathBuf {
-        Path::new(up(alias))
-            .join("../..")
-            .join(self.inside_store(id))
+        Path::new(up(alias)).join("../..").join(self.inside_store(id))
     }
 
     /// From the top of `node_modules` to a package.
     fn link_from_top(&self, name: &str, id: &PackageId) -> PathBuf {
-        Path::new(up(name))
-            .join(PACKAGES)
-            .join(self.inside_store(id))
+        Path::new(up(name)).join(PACKAGES).join(self.inside_store(id))
     }
 
     fn inside_store(&self, id: &PackageId) -> PathBuf {
         let package = &self.packages[id];
-        Path::new(&package.directory)
-            .join("node_modules")
-            .join(package.nv.name.as_str())
+        Path::new(&package.directory).join("node_modules").join(package.nv.name.as_str())
     }
 
     fn sweep(&self, store: &Path) -> io::Result<()> {
-        let wanted: BTreeSet<&str> = self
-            .packages
-            .values()
-            .map(|package| package.directory.as_str())
-            .collect();
+        let wanted: BTreeSet<&str> = self.packages.values().map(|package| package.directory.as_str()).collect();
         for entry in store.read_dir()? {
             let entry = entry?;
             let name = entry.file_name();
-            let keep = name.to_str().is_some_and(|name| {
-                wanted.contains(name) || [STATE, LOCK, HOISTED].contains(&name)
-            });
+            let keep =
+                name.to_str().is_some_and(|name| wanted.contains(name) || [STATE, LOCK, HOISTED].contains(&name));
             if keep {
                 continue;
             }
@@ -324,10 +269,7 @@ pub fn lock_modules(modules: &Path, waiting: impl FnOnce()) -> Result<std::fs::F
         std::fs::create_dir_all(&store)?;
         atomic::lock_exclusively(&store.join(LOCK), waiting)
     };
-    lock().map_err(|source| LayoutError {
-        path: store.clone(),
-        source,
-    })
+    lock().map_err(|source| LayoutError { path: store.clone(), source })
 }
 
 /// The name under which one version of a package stands beside others, as OpenFn's tools spell it.
@@ -346,10 +288,7 @@ fn entries(lock: &Lockfile) -> BTreeMap<String, PackageId> {
         let unversioned = AdaptorSpec::parse(request).is_ok_and(|spec| spec.is_unversioned());
         entries.insert(versioned_name(&nv), id.clone());
         let rank = (unversioned, nv.version);
-        if defaults
-            .get(nv.name.as_str())
-            .is_none_or(|(best, _)| *best < rank)
-        {
+        if defaults.get(nv.name.as_str()).is_none_or(|(best, _)| *best < rank) {
             defaults.insert(nv.name.to_string(), (rank, id.clone()));
         }
     }
@@ -363,12 +302,7 @@ fn directory_name(id: &PackageId, nv: &PackageNv) -> String {
         return name;
     }
     let hash = format!("{:x}", Sha256::digest(id));
-    let short: String = nv
-        .to_string()
-        .replace('/', "+")
-        .chars()
-        .take(LONGEST_NAME - 17)
-        .collect();
+    let short: String = nv.to_string().replace('/', "+").chars().take(LONGEST_NAME - 17).collect();
     format!("{short}_{}", &hash[..16])
 }
 
@@ -379,12 +313,7 @@ fn up(link: &str) -> &'static str {
 
 fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
     match std::fs::hard_link(from, to) {
-        Err(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::StorageFull
-            ) =>
-        {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::StorageFull) => {
             std::fs::copy(from, to).map(|_| ())
         }
         done => done,

@@ -59,26 +59,16 @@ pub struct LockedPackage {
 #[derive(Debug, thiserror::Error)]
 pub enum LockfileError {
     #[error("cannot read {path}")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     #[error("cannot write {path}")]
-    Write {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Write { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a lockfile of fnhost: {reason}")]
     Invalid { path: PathBuf, reason: String },
 }
 
 impl Default for Lockfile {
     fn default() -> Self {
-        Self {
-            version: FORMAT,
-            requests: BTreeMap::new(),
-            packages: BTreeMap::new(),
-        }
+        Self { version: FORMAT, requests: BTreeMap::new(), packages: BTreeMap::new() }
     }
 }
 
@@ -89,18 +79,11 @@ impl Lockfile {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => {
-                return Err(LockfileError::Read {
-                    path: path.into(),
-                    source,
-                });
+                return Err(LockfileError::Read { path: path.into(), source });
             }
         };
-        let invalid = |reason: String| LockfileError::Invalid {
-            path: path.into(),
-            reason,
-        };
-        let lock: Self =
-            serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+        let invalid = |reason: String| LockfileError::Invalid { path: path.into(), reason };
+        let lock: Self = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
         lock.check().map_err(invalid)?;
         Ok(Some(lock))
     }
@@ -108,10 +91,7 @@ impl Lockfile {
     /// Replaces the lockfile in one step, durably.
     pub fn save(&self, path: &Path) -> Result<(), LockfileError> {
         let text = self.to_text();
-        atomic::replace_file(path, text.as_bytes()).map_err(|source| LockfileError::Write {
-            path: path.into(),
-            source,
-        })
+        atomic::replace_file(path, text.as_bytes()).map_err(|source| LockfileError::Write { path: path.into(), source })
     }
 
     fn to_text(&self) -> String {
@@ -148,12 +128,7 @@ impl Lockfile {
         let mut pending: Vec<&PackageId> = self.requests.values().collect();
         while let Some(id) = pending.pop() {
             if reachable.insert(id.clone()) {
-                pending.extend(
-                    self.packages
-                        .get(id)
-                        .into_iter()
-                        .flat_map(|package| package.dependencies.values()),
-                );
+                pending.extend(self.packages.get(id).into_iter().flat_map(|package| package.dependencies.values()));
             }
         }
         self.packages.retain(|id, _| reachable.contains(id));
@@ -161,29 +136,17 @@ impl Lockfile {
 
     fn check(&self) -> Result<(), String> {
         if self.version != FORMAT {
-            return Err(format!(
-                "its version is {}, this fnhost reads {FORMAT}",
-                self.version
-            ));
+            return Err(format!("its version is {}, this fnhost reads {FORMAT}", self.version));
         }
         let known = |id: &PackageId| {
-            if self.packages.contains_key(id) {
-                Ok(())
-            } else {
-                Err(format!("`{id}` is referred to but missing"))
-            }
+            if self.packages.contains_key(id) { Ok(()) } else { Err(format!("`{id}` is referred to but missing")) }
         };
         self.requests.values().try_for_each(known)?;
         for (id, package) in &self.packages {
-            let parsed = NpmPackageId::from_serialized(id)
-                .map_err(|_| format!("`{id}` is not a package id"))?;
+            let parsed = NpmPackageId::from_serialized(id).map_err(|_| format!("`{id}` is not a package id"))?;
             let names = [parsed.nv.name.as_str()];
-            for name in names
-                .into_iter()
-                .chain(package.dependencies.keys().map(String::as_str))
-            {
-                check_package_name(name)
-                    .map_err(|why| format!("`{name}` is not a package name: {why}"))?;
+            for name in names.into_iter().chain(package.dependencies.keys().map(String::as_str)) {
+                check_package_name(name).map_err(|why| format!("`{name}` is not a package name: {why}"))?;
             }
             package.dependencies.values().try_for_each(known)?;
         }
@@ -216,10 +179,7 @@ pub fn package_name_and_version(id: &str) -> Option<PackageNv> {
     let at = id.char_indices().skip(1).find(|(_, c)| *c == '@')?.0;
     let (name, rest) = (&id[..at], &id[at + 1..]);
     let version = Version::parse_from_npm(rest.split('_').next()?).ok()?;
-    Some(PackageNv {
-        name: name.into(),
-        version,
-    })
+    Some(PackageNv { name: name.into(), version })
 }
 
 #[cfg(test)]
@@ -227,24 +187,13 @@ mod tests {
     use super::*;
 
     fn lock(requests: &[(&str, &str)], packages: &[(&str, &[(&str, &str)])]) -> Lockfile {
-        let own = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(a, b)| (a.to_string(), b.to_string()))
-                .collect()
-        };
+        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
         Lockfile {
             requests: own(requests),
             packages: packages
                 .iter()
                 .map(|(id, dependencies)| {
-                    (
-                        id.to_string(),
-                        LockedPackage {
-                            dependencies: own(dependencies),
-                            ..Default::default()
-                        },
-                    )
+                    (id.to_string(), LockedPackage { dependencies: own(dependencies), ..Default::default() })
                 })
                 .collect(),
             ..Default::default()
@@ -258,50 +207,22 @@ mod tests {
     #[test]
     fn a_range_is_served_by_the_newest_locked_version_that_fits() {
         let lock = lock(
-            &[
-                ("@openfn/language-http@7.0.0", "@openfn/language-http@7.0.0"),
-                ("lodash@latest", "lodash@4.17.21"),
-            ],
-            &[
-                ("@openfn/language-http@7.0.0", &[]),
-                ("lodash@4.17.21", &[]),
-            ],
+            &[("@openfn/language-http@7.0.0", "@openfn/language-http@7.0.0"), ("lodash@latest", "lodash@4.17.21")],
+            &[("@openfn/language-http@7.0.0", &[]), ("lodash@4.17.21", &[])],
         );
-        assert_eq!(
-            resolved(&lock, "http@7.0.0").as_deref(),
-            Some("@openfn/language-http@7.0.0")
-        );
-        assert_eq!(
-            resolved(&lock, "http@^7").as_deref(),
-            Some("@openfn/language-http@7.0.0")
-        );
-        assert_eq!(
-            resolved(&lock, "lodash@4").as_deref(),
-            Some("lodash@4.17.21")
-        );
+        assert_eq!(resolved(&lock, "http@7.0.0").as_deref(), Some("@openfn/language-http@7.0.0"));
+        assert_eq!(resolved(&lock, "http@^7").as_deref(), Some("@openfn/language-http@7.0.0"));
+        assert_eq!(resolved(&lock, "lodash@4").as_deref(), Some("lodash@4.17.21"));
         assert_eq!(resolved(&lock, "http@8"), None);
-        assert_eq!(
-            resolved(&lock, "http"),
-            None,
-            "`latest` is not any version: somebody has to be asked"
-        );
+        assert_eq!(resolved(&lock, "http"), None, "`latest` is not any version: somebody has to be asked");
     }
 
     #[test]
     fn what_no_request_leads_to_is_forgotten() {
-        let mut lock = lock(
-            &[("a@1", "a@1.0.0")],
-            &[
-                ("a@1.0.0", &[("b", "b@1.0.0")]),
-                ("b@1.0.0", &[]),
-                ("c@1.0.0", &[]),
-            ],
-        );
+        let mut lock =
+            lock(&[("a@1", "a@1.0.0")], &[("a@1.0.0", &[("b", "b@1.0.0")]), ("b@1.0.0", &[]), ("c@1.0.0", &[])]);
         lock.forget_unreachable();
-        assert_eq!(
-            lock.packages.keys().collect::<Vec<_>>(),
-            ["a@1.0.0", "b@1.0.0"]
-        );
+        assert_eq!(lock.packages.keys().collect::<Vec<_>>(), ["a@1.0.0", "b@1.0.0"]);
     }
 
     #[test]
@@ -314,10 +235,7 @@ mod tests {
             lock(&[("a@1", "a@1.0.0")], &[]),
         ] {
             bad.save(&path).unwrap();
-            assert!(matches!(
-                Lockfile::load(&path),
-                Err(LockfileError::Invalid { .. })
-            ));
+            assert!(matches!(Lockfile::load(&path), Err(LockfileError::Invalid { .. })));
         }
     }
 
@@ -326,10 +244,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fnhost.lock");
         assert_eq!(Lockfile::load(&path).unwrap(), None);
-        let lock = lock(
-            &[("a@1", "a@1.0.0_b@2.0.0")],
-            &[("a@1.0.0_b@2.0.0", &[("b", "b@2.0.0")]), ("b@2.0.0", &[])],
-        );
+        let lock = lock(&[("a@1", "a@1.0.0_b@2.0.0")], &[("a@1.0.0_b@2.0.0", &[("b", "b@2.0.0")]), ("b@2.0.0", &[])]);
         lock.save(&path).unwrap();
         assert_eq!(Lockfile::load(&path).unwrap(), Some(lock));
     }
@@ -337,9 +252,6 @@ mod tests {
     #[test]
     fn ids_give_back_their_name_and_version() {
         let nv = package_name_and_version("@openfn/language-http@7.2.10_b@2.0.0__c@1.0.0").unwrap();
-        assert_eq!(
-            (nv.name.as_str(), nv.version.to_string().as_str()),
-            ("@openfn/language-http", "7.2.10")
-        );
+        assert_eq!((nv.name.as_str(), nv.version.to_string().as_str()), ("@openfn/language-http", "7.2.10"));
     }
 }

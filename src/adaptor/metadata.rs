@@ -15,16 +15,13 @@ use base64::prelude::BASE64_STANDARD;
 use deno_error::JsErrorBox;
 use deno_npm::NpmResolutionPackage;
 use deno_npm::registry::{
-    NpmDependencyEntryErrorSource, NpmPackageInfo, NpmPackageVersionDistInfoIntegrity,
-    NpmRegistryApi, NpmRegistryPackageInfoLoadError,
+    NpmDependencyEntryErrorSource, NpmPackageInfo, NpmPackageVersionDistInfoIntegrity, NpmRegistryApi,
+    NpmRegistryPackageInfoLoadError,
 };
 use deno_npm::resolution::{
-    NewestDependencyDateOptions, NpmPackageVersionResolutionError, NpmResolutionError,
-    NpmVersionResolver,
+    NewestDependencyDateOptions, NpmPackageVersionResolutionError, NpmResolutionError, NpmVersionResolver,
 };
-use deno_npm_cache::{
-    NpmCache, NpmCacheSetting, NpmPackumentFormat, RegistryInfoProvider, get_package_url,
-};
+use deno_npm_cache::{NpmCache, NpmCacheSetting, NpmPackumentFormat, RegistryInfoProvider, get_package_url};
 use deno_semver::package::PackageNv;
 use deno_semver::{StackString, Version};
 use sys_traits::impls::RealSys;
@@ -73,31 +70,17 @@ pub struct Metadata {
 
 impl Metadata {
     /// Metadata as `config` says, cached below `cache_root`.
-    pub fn new(
-        config: Arc<NpmConfig>,
-        client: &RegistryClient,
-        cache_root: &Path,
-        freshness: Freshness,
-    ) -> Self {
+    pub fn new(config: Arc<NpmConfig>, client: &RegistryClient, cache_root: &Path, freshness: Freshness) -> Self {
         let (purpose, format) = match config.registries.min_release_age_days {
             Some(_) => (Purpose::DatedMetadata, NpmPackumentFormat::Full),
             None => (Purpose::Metadata, NpmPackumentFormat::Abbreviated),
         };
         let client = Arc::new(client.for_purpose(purpose));
-        let setting = if freshness == Freshness::Cached {
-            NpmCacheSetting::Only
-        } else {
-            NpmCacheSetting::Use
-        };
+        let setting = if freshness == Freshness::Cached { NpmCacheSetting::Only } else { NpmCacheSetting::Use };
         let cache = Arc::new(npm_cache(cache_root, &config, setting));
         let asking = Arc::new(npm_cache(cache_root, &config, NpmCacheSetting::ReloadAll));
         let provider = |cache: &Arc<NpmCache<RealSys>>| {
-            RegistryInfoProvider::new(
-                cache.clone(),
-                client.clone(),
-                config.registries.clone(),
-                format,
-            )
+            RegistryInfoProvider::new(cache.clone(), client.clone(), config.registries.clone(), format)
         };
         Self {
             believing: provider(&cache),
@@ -121,9 +104,7 @@ impl Metadata {
             match self.info(name).await {
                 Ok(_) => return Ok(name.clone()),
                 // Offline, the plain package may be cached though the adaptor of that name was never asked for.
-                Err(
-                    error @ (ResolveError::UnknownPackage { .. } | ResolveError::Offline { .. }),
-                ) => {
+                Err(error @ (ResolveError::UnknownPackage { .. } | ResolveError::Offline { .. })) => {
                     unknown = Some(error);
                 }
                 Err(error) => return Err(error),
@@ -131,25 +112,18 @@ impl Metadata {
         }
         let typed = names.last().cloned().unwrap_or_default();
         Err(match unknown {
-            Some(ResolveError::UnknownPackage { registry, .. }) => ResolveError::UnknownPackage {
-                suggestion: catalogue::closest(&typed),
-                name: typed,
-                registry,
-            },
+            Some(ResolveError::UnknownPackage { registry, .. }) => {
+                ResolveError::UnknownPackage { suggestion: catalogue::closest(&typed), name: typed, registry }
+            }
             _ => ResolveError::Offline { name: typed },
         })
     }
 
     async fn info(&self, name: &str) -> Result<Arc<NpmPackageInfo>, ResolveError> {
-        check_package_name(name).map_err(|why| ResolveError::BadMetadata {
-            name: name.into(),
-            reason: format!("its name: {why}"),
-        })?;
+        check_package_name(name)
+            .map_err(|why| ResolveError::BadMetadata { name: name.into(), reason: format!("its name: {why}") })?;
         let file = self.cache.package_name_folder(name).join("registry.json");
-        let cached_at = file
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .ok();
+        let cached_at = file.metadata().and_then(|metadata| metadata.modified()).ok();
         let offline = self.freshness.get() == Freshness::Cached;
         if offline && cached_at.is_none() {
             return Err(ResolveError::Offline { name: name.into() });
@@ -170,10 +144,7 @@ impl Metadata {
                 Ok(None) | Err(_) if !offline => {}
                 Ok(None) => return Err(ResolveError::Offline { name: name.into() }),
                 Err(error) => {
-                    return Err(ResolveError::BadMetadata {
-                        name: name.into(),
-                        reason: error.to_string(),
-                    });
+                    return Err(ResolveError::BadMetadata { name: name.into(), reason: error.to_string() });
                 }
             }
         }
@@ -190,21 +161,10 @@ impl Metadata {
                 registry: self.config.registry_of(name),
                 suggestion: None,
             }),
-            Err(error) => Err(
-                match self
-                    .client
-                    .failure(&get_package_url(&self.config.registries, name))
-                {
-                    Some(source) => ResolveError::Metadata {
-                        name: name.into(),
-                        source,
-                    },
-                    None => ResolveError::BadMetadata {
-                        name: name.into(),
-                        reason: self.config.redact(&chain(&error)),
-                    },
-                },
-            ),
+            Err(error) => Err(match self.client.failure(&get_package_url(&self.config.registries, name)) {
+                Some(source) => ResolveError::Metadata { name: name.into(), source },
+                None => ResolveError::BadMetadata { name: name.into(), reason: self.config.redact(&chain(&error)) },
+            }),
         }
     }
 
@@ -212,17 +172,12 @@ impl Metadata {
         let newest_dependency_date_options = match self.config.registries.min_release_age_days {
             Some(days) => {
                 let age = Duration::from_secs(days.saturating_mul(24 * 60 * 60));
-                let date = SystemTime::now()
-                    .checked_sub(age)
-                    .unwrap_or(SystemTime::UNIX_EPOCH);
+                let date = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
                 NewestDependencyDateOptions::from_date(date.into())
             }
             None => NewestDependencyDateOptions::default(),
         };
-        NpmVersionResolver {
-            newest_dependency_date_options,
-            ..Default::default()
-        }
+        NpmVersionResolver { newest_dependency_date_options, ..Default::default() }
     }
 
     /// The metadata without the optional dependencies that turned out not to be registry packages.
@@ -242,58 +197,39 @@ impl Metadata {
     }
 
     /// Leaves out an optional dependency that is no registry package, or says what is wrong.
-    pub(super) async fn leave_out_or_explain(
-        &self,
-        error: NpmResolutionError,
-    ) -> Result<(), ResolveError> {
+    pub(super) async fn leave_out_or_explain(&self, error: NpmResolutionError) -> Result<(), ResolveError> {
         if let Some(failure) = self.failure.borrow_mut().take() {
             return Err(failure);
         }
         match error {
-            NpmResolutionError::Registry(NpmRegistryPackageInfoLoadError::PackageNotExists {
-                package_name,
-            }) => Err(ResolveError::UnknownPackage {
-                registry: self.config.registry_of(&package_name),
-                suggestion: None,
-                name: package_name,
-            }),
-            NpmResolutionError::Registry(NpmRegistryPackageInfoLoadError::LoadError(error)) => {
-                Err(ResolveError::BadMetadata {
-                    name: String::new(),
-                    reason: self.config.redact(&error.to_string()),
+            NpmResolutionError::Registry(NpmRegistryPackageInfoLoadError::PackageNotExists { package_name }) => {
+                Err(ResolveError::UnknownPackage {
+                    registry: self.config.registry_of(&package_name),
+                    suggestion: None,
+                    name: package_name,
                 })
+            }
+            NpmResolutionError::Registry(NpmRegistryPackageInfoLoadError::LoadError(error)) => {
+                Err(ResolveError::BadMetadata { name: String::new(), reason: self.config.redact(&error.to_string()) })
             }
             NpmResolutionError::Resolution(error) => Err(self.unknown_version(error).await),
             NpmResolutionError::DependencyEntry(error) => {
                 let (package, dependency) = (error.parent_nv.clone(), error.key.clone());
-                let NpmDependencyEntryErrorSource::RemoteDependency { specifier } = &error.source
-                else {
-                    return Err(ResolveError::BadDependency {
-                        package,
-                        dependency,
-                        value: error.value.clone(),
-                    });
+                let NpmDependencyEntryErrorSource::RemoteDependency { specifier } = &error.source else {
+                    return Err(ResolveError::BadDependency { package, dependency, value: error.value.clone() });
                 };
                 let info = self.info(&package.name).await?;
-                let optional = info.versions.get(&package.version).is_some_and(|version| {
-                    version
-                        .optional_dependencies
-                        .contains_key(dependency.as_str())
-                });
+                let optional = info
+                    .versions
+                    .get(&package.version)
+                    .is_some_and(|version| version.optional_dependencies.contains_key(dependency.as_str()));
                 if !optional {
-                    let from = Url::parse(specifier)
-                        .map_or_else(|_| specifier.clone(), |url| super::npmrc::public_url(&url));
-                    return Err(ResolveError::NotFromRegistry {
-                        package,
-                        dependency,
-                        from,
-                    });
+                    let from =
+                        Url::parse(specifier).map_or_else(|_| specifier.clone(), |url| super::npmrc::public_url(&url));
+                    return Err(ResolveError::NotFromRegistry { package, dependency, from });
                 }
                 let mut left_out = self.left_out.borrow_mut();
-                left_out
-                    .entry(package.name.to_string())
-                    .or_default()
-                    .insert((package.version, dependency));
+                left_out.entry(package.name.to_string()).or_default().insert((package.version, dependency));
                 Ok(())
             }
         }
@@ -301,36 +237,20 @@ impl Metadata {
 
     async fn unknown_version(&self, error: NpmPackageVersionResolutionError) -> ResolveError {
         let (name, wanted) = match &error {
-            NpmPackageVersionResolutionError::DistTagNotFound {
-                dist_tag,
-                package_name,
+            NpmPackageVersionResolutionError::DistTagNotFound { dist_tag, package_name }
+            | NpmPackageVersionResolutionError::DistTagVersionNotFound { dist_tag, package_name, .. }
+            | NpmPackageVersionResolutionError::DistTagVersionTooNew { dist_tag, package_name, .. } => {
+                (package_name.to_string(), dist_tag.clone())
             }
-            | NpmPackageVersionResolutionError::DistTagVersionNotFound {
-                dist_tag,
-                package_name,
-                ..
-            }
-            | NpmPackageVersionResolutionError::DistTagVersionTooNew {
-                dist_tag,
-                package_name,
-                ..
-            } => (package_name.to_string(), dist_tag.clone()),
             NpmPackageVersionResolutionError::VersionNotFound(missing) => {
                 (missing.0.name.to_string(), missing.0.version.to_string())
             }
-            NpmPackageVersionResolutionError::VersionReqNotMatched {
-                package_name,
-                version_req,
-                ..
-            } => (
-                package_name.to_string(),
-                version_req.version_text().to_string(),
-            ),
-            NpmPackageVersionResolutionError::TrustPolicyDowngrade {
-                package_name,
-                version,
-                ..
-            } => (package_name.to_string(), version.to_string()),
+            NpmPackageVersionResolutionError::VersionReqNotMatched { package_name, version_req, .. } => {
+                (package_name.to_string(), version_req.version_text().to_string())
+            }
+            NpmPackageVersionResolutionError::TrustPolicyDowngrade { package_name, version, .. } => {
+                (package_name.to_string(), version.to_string())
+            }
         };
         let info = match self.info(&name).await {
             Ok(info) => info,
@@ -339,27 +259,13 @@ impl Metadata {
         let mut newest: Vec<&Version> = info.versions.keys().collect();
         // Releases first: a list of nightly builds helps nobody.
         newest.sort_by(|a, b| (b.pre.is_empty(), b).cmp(&(a.pre.is_empty(), a)));
-        let newest = newest
-            .into_iter()
-            .take(SUGGESTED_VERSIONS)
-            .map(ToString::to_string)
-            .collect();
-        ResolveError::UnknownVersion {
-            name,
-            wanted,
-            newest,
-        }
+        let newest = newest.into_iter().take(SUGGESTED_VERSIONS).map(ToString::to_string).collect();
+        ResolveError::UnknownVersion { name, wanted, newest }
     }
 
-    pub(super) fn locked(
-        &self,
-        package: &NpmResolutionPackage,
-    ) -> Result<LockedPackage, ResolveError> {
+    pub(super) fn locked(&self, package: &NpmResolutionPackage) -> Result<LockedPackage, ResolveError> {
         let nv = &package.id.nv;
-        let dist = package
-            .dist
-            .as_ref()
-            .filter(|dist| !dist.tarball.is_empty());
+        let dist = package.dist.as_ref().filter(|dist| !dist.tarball.is_empty());
         let dist = dist.ok_or_else(|| ResolveError::BadMetadata {
             name: nv.name.to_string(),
             reason: format!("version {} has no tarball", nv.version),
@@ -374,10 +280,7 @@ impl Metadata {
             name: nv.name.to_string(),
             reason: format!("the address of version {} is no URL", nv.version),
         })?;
-        let mut tarball = self
-            .config
-            .registries
-            .replace_tarball_url(tarball, &nv.name);
+        let mut tarball = self.config.registries.replace_tarball_url(tarball, &nv.name);
         // The lock is shared; a login that a registry put into its addresses is not.
         let _ = tarball.set_username("");
         let _ = tarball.set_password(None);
@@ -386,9 +289,7 @@ impl Metadata {
             integrity: integrity(&dist.integrity()),
             tarball: (tarball != usual).then(|| tarball.to_string()),
             dependencies: dependencies(package),
-            optional: names(&package.optional_dependencies, |name| {
-                package.dependencies.contains_key(name)
-            }),
+            optional: names(&package.optional_dependencies, |name| package.dependencies.contains_key(name)),
             optional_peers: names(&package.optional_peer_dependencies, |_| true),
             os: package.system.os.iter().map(ToString::to_string).collect(),
             cpu: package.system.cpu.iter().map(ToString::to_string).collect(),
@@ -398,18 +299,11 @@ impl Metadata {
 
 /// What a package calls its dependencies, and which packages they became.
 pub(super) fn dependencies(package: &NpmResolutionPackage) -> BTreeMap<String, String> {
-    package
-        .dependencies
-        .iter()
-        .map(|(alias, id)| (alias.to_string(), id.as_serialized().to_string()))
-        .collect()
+    package.dependencies.iter().map(|(alias, id)| (alias.to_string(), id.as_serialized().to_string())).collect()
 }
 
 fn names(all: &HashSet<StackString>, keep: impl Fn(&str) -> bool) -> BTreeSet<String> {
-    all.iter()
-        .filter(|name| keep(name))
-        .map(ToString::to_string)
-        .collect()
+    all.iter().filter(|name| keep(name)).map(ToString::to_string).collect()
 }
 
 /// Where a registry keeps a tarball unless it says otherwise.
@@ -427,20 +321,12 @@ pub fn usual_tarball(config: &NpmConfig, nv: &PackageNv) -> Url {
 /// The strongest digest a registry states, in the one form the lock uses; empty if it states none.
 fn integrity(stated: &NpmPackageVersionDistInfoIntegrity) -> String {
     match stated {
-        NpmPackageVersionDistInfoIntegrity::Integrity {
-            algorithm,
-            base64_hash,
-        } => {
+        NpmPackageVersionDistInfoIntegrity::Integrity { algorithm, base64_hash } => {
             // The field may hold several digests, separated by spaces, each with options after a question mark.
             let all = format!("{algorithm}-{base64_hash}");
-            let digests = all
-                .split_whitespace()
-                .filter_map(|digest| digest.split('?').next());
-            let strongest = digests.max_by_key(|digest| {
-                ["sha1-", "sha512-"]
-                    .iter()
-                    .position(|kind| digest.starts_with(kind))
-            });
+            let digests = all.split_whitespace().filter_map(|digest| digest.split('?').next());
+            let strongest =
+                digests.max_by_key(|digest| ["sha1-", "sha512-"].iter().position(|kind| digest.starts_with(kind)));
             strongest.unwrap_or_default().to_string()
         }
         NpmPackageVersionDistInfoIntegrity::LegacySha1Hex(hex) => match decode_hex(hex) {
@@ -453,24 +339,15 @@ fn integrity(stated: &NpmPackageVersionDistInfoIntegrity) -> String {
 }
 
 fn decode_hex(hex: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = hex
-        .chars()
-        .map(|c| c.to_digit(16).map(|digit| digit as u8))
-        .collect();
-    digits.filter(|digits| digits.len() % 2 == 0).map(|digits| {
-        digits
-            .chunks(2)
-            .map(|pair| pair[0] << 4 | pair[1])
-            .collect()
-    })
+    let digits: Option<Vec<u8>> = hex.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
+    digits
+        .filter(|digits| digits.len() % 2 == 0)
+        .map(|digits| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 #[async_trait::async_trait(?Send)]
 impl NpmRegistryApi for Metadata {
-    async fn package_info(
-        &self,
-        name: &str,
-    ) -> Result<Arc<NpmPackageInfo>, NpmRegistryPackageInfoLoadError> {
+    async fn package_info(&self, name: &str) -> Result<Arc<NpmPackageInfo>, NpmRegistryPackageInfoLoadError> {
         self.info(name).await.map_err(|error| match error {
             // An optional peer may not exist: deno_npm goes on without it.
             ResolveError::UnknownPackage { name, .. } | ResolveError::Offline { name } => {
@@ -501,10 +378,7 @@ mod tests {
     #[test]
     fn the_strongest_digest_is_locked() {
         use NpmPackageVersionDistInfoIntegrity as Stated;
-        let several = Stated::Integrity {
-            algorithm: "sha1",
-            base64_hash: "aaa= sha512-bbb==?opt",
-        };
+        let several = Stated::Integrity { algorithm: "sha1", base64_hash: "aaa= sha512-bbb==?opt" };
         assert_eq!(integrity(&several), "sha512-bbb==");
         assert_eq!(integrity(&Stated::LegacySha1Hex("00ff")), "sha1-AP8=");
         assert_eq!(integrity(&Stated::None), "");

@@ -24,9 +24,7 @@ pub mod resolve;
 pub mod spec;
 pub mod store;
 
-pub use install::{
-    InstallError, InstallOptions, InstallReport, InstalledAdaptor, install, install_async,
-};
+pub use install::{InstallError, InstallOptions, InstallReport, InstalledAdaptor, install, install_async};
 pub use progress::{Event, Progress};
 pub use project::{ProjectError, project_adaptors};
 pub use spec::{AdaptorSpec, SpecError};

@@ -29,10 +29,7 @@ pub struct NpmConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum NpmrcError {
     #[error("cannot read {path}")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a valid .npmrc file")]
     Syntax { path: PathBuf },
     #[error("{what} is not a URL with http or https")]
@@ -58,8 +55,7 @@ impl NpmConfig {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(source) => return Err(NpmrcError::Read { path, source }),
             };
-            let parsed = NpmRc::parse(&RealSys, &text)
-                .map_err(|_| NpmrcError::Syntax { path: path.clone() })?;
+            let parsed = NpmRc::parse(&RealSys, &text).map_err(|_| NpmrcError::Syntax { path: path.clone() })?;
             add_missing(&mut merged, parsed);
             if ca_file.is_none() {
                 let base = path.parent().unwrap_or(Path::new("."));
@@ -71,19 +67,12 @@ impl NpmConfig {
         }
 
         let default = default_registry(registry)?;
-        let registries = merged.as_resolved(&default).map_err(|_| NpmrcError::Url {
-            what: "a `registry` setting in .npmrc".into(),
-        })?;
-        let proxy = proxy
-            .map(|text| http_url(&text, "the proxy in .npmrc"))
-            .transpose()?;
+        let registries = merged
+            .as_resolved(&default)
+            .map_err(|_| NpmrcError::Url { what: "a `registry` setting in .npmrc".into() })?;
+        let proxy = proxy.map(|text| http_url(&text, "the proxy in .npmrc")).transpose()?;
         let secrets = secrets(&registries, proxy.as_ref());
-        Ok(Self {
-            registries: Arc::new(registries),
-            ca_file,
-            proxy,
-            secrets,
-        })
+        Ok(Self { registries: Arc::new(registries), ca_file, proxy, secrets })
     }
 
     /// The registry that serves `package`, without anything secret in it.
@@ -93,9 +82,7 @@ impl NpmConfig {
 
     /// `text` with every known token and password replaced.
     pub fn redact(&self, text: &str) -> String {
-        self.secrets
-            .iter()
-            .fold(text.to_string(), |text, secret| text.replace(secret, "***"))
+        self.secrets.iter().fold(text.to_string(), |text, secret| text.replace(secret, "***"))
     }
 }
 
@@ -133,10 +120,7 @@ fn add_missing(merged: &mut NpmRc, lower: NpmRc) {
             }
         }
     }
-    merged.replace_registry_host = merged
-        .replace_registry_host
-        .take()
-        .or(lower.replace_registry_host);
+    merged.replace_registry_host = merged.replace_registry_host.take().or(lower.replace_registry_host);
     merged.min_release_age_days = merged.min_release_age_days.or(lower.min_release_age_days);
 }
 
@@ -166,13 +150,10 @@ fn http_url(text: &str, what: &str) -> Result<Url, NpmrcError> {
 
 /// npm takes each of its settings from the environment too, in either case.
 fn npm_env(setting: &str) -> Option<String> {
-    [
-        format!("npm_config_{setting}"),
-        format!("NPM_CONFIG_{}", setting.to_uppercase()),
-    ]
-    .iter()
-    .find_map(|name| std::env::var(name).ok())
-    .filter(|value| !value.is_empty())
+    [format!("npm_config_{setting}"), format!("NPM_CONFIG_{}", setting.to_uppercase())]
+        .iter()
+        .find_map(|name| std::env::var(name).ok())
+        .filter(|value| !value.is_empty())
 }
 
 /// A top-level setting that the npmrc library does not know, with `${VARIABLES}` replaced.
@@ -193,21 +174,12 @@ fn plain_value(text: &str, key: &str) -> Option<String> {
 
 fn secrets(registries: &ResolvedNpmRc, proxy: Option<&Url>) -> Vec<String> {
     let configs = registries.registry_configs.values();
-    let from_configs = configs
-        .flat_map(|config| [&config.auth_token, &config.auth, &config.password])
-        .flatten()
-        .cloned();
+    let from_configs =
+        configs.flat_map(|config| [&config.auth_token, &config.auth, &config.password]).flatten().cloned();
     let urls = registries.get_all_known_registries_urls();
-    let from_urls = urls
-        .iter()
-        .chain(proxy)
-        .filter_map(|url| url.password())
-        .map(str::to_string);
+    let from_urls = urls.iter().chain(proxy).filter_map(|url| url.password()).map(str::to_string);
     // A shorter "secret" would only garble messages.
-    from_configs
-        .chain(from_urls)
-        .filter(|secret| secret.len() >= 4)
-        .collect()
+    from_configs.chain(from_urls).filter(|secret| secret.len() >= 4).collect()
 }
 
 #[cfg(test)]
@@ -217,35 +189,20 @@ mod tests {
     #[test]
     fn a_project_may_name_the_registry_and_the_user_hold_the_token() {
         let parse = |text: &str| NpmRc::parse(&RealSys, text).unwrap();
-        let mut merged =
-            parse("@acme:registry=https://npm.acme.test/\n//npm.acme.test/:email=me@acme.test");
-        add_missing(
-            &mut merged,
-            parse("registry=https://mirror.test/\n//npm.acme.test/:_authToken=s3cret"),
-        );
+        let mut merged = parse("@acme:registry=https://npm.acme.test/\n//npm.acme.test/:email=me@acme.test");
+        add_missing(&mut merged, parse("registry=https://mirror.test/\n//npm.acme.test/:_authToken=s3cret"));
         assert_eq!(merged.registry.as_deref(), Some("https://mirror.test/"));
         assert_eq!(merged.scope_registries["acme"], "https://npm.acme.test/");
-        assert_eq!(
-            merged.registry_configs["npm.acme.test/"]
-                .auth_token
-                .as_deref(),
-            Some("s3cret")
-        );
+        assert_eq!(merged.registry_configs["npm.acme.test/"].auth_token.as_deref(), Some("s3cret"));
     }
 
     #[test]
     fn a_login_of_a_higher_file_is_taken_whole() {
         let parse = |text: &str| NpmRc::parse(&RealSys, text).unwrap();
         let mut merged = parse("//a.test/:_authToken=mine");
-        add_missing(
-            &mut merged,
-            parse("//a.test/:username=other\n//a.test/:_password=b3RoZXI="),
-        );
+        add_missing(&mut merged, parse("//a.test/:username=other\n//a.test/:_password=b3RoZXI="));
         let config = &merged.registry_configs["a.test/"];
-        assert_eq!(
-            (config.auth_token.as_deref(), config.username.as_deref()),
-            (Some("mine"), None)
-        );
+        assert_eq!((config.auth_token.as_deref(), config.username.as_deref()), (Some("mine"), None));
     }
 
     #[test]

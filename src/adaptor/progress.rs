@@ -44,11 +44,7 @@ impl Progress for Silent {
 
 /// A bar where stderr is a terminal, lines elsewhere.
 pub fn on_stderr() -> Box<dyn Progress> {
-    if std::io::stderr().is_terminal() {
-        Box::new(Bar::new())
-    } else {
-        Box::<Lines>::default()
-    }
+    if std::io::stderr().is_terminal() { Box::new(Bar::new()) } else { Box::<Lines>::default() }
 }
 
 /// One line when a stage is over, for logs.
@@ -61,15 +57,11 @@ impl Progress for Lines {
     fn event(&self, event: Event) {
         let line = match event {
             Event::Waiting => Some("waiting for another install to finish".to_string()),
-            Event::Resolving { adaptors } => {
-                Some(format!("choosing versions for {adaptors} adaptors"))
+            Event::Resolving { adaptors } => Some(format!("choosing versions for {adaptors} adaptors")),
+            Event::Downloading { done, total, bytes } if done == total && total > 0 => {
+                Some(format!("downloaded {total} packages ({})", HumanBytes(bytes)))
             }
-            Event::Downloading { done, total, bytes } if done == total && total > 0 => Some(
-                format!("downloaded {total} packages ({})", HumanBytes(bytes)),
-            ),
-            Event::Linking { done, total } if done == total && total > 0 => {
-                Some(format!("placed {total} packages"))
-            }
+            Event::Linking { done, total } if done == total && total > 0 => Some(format!("placed {total} packages")),
             _ => None,
         };
         let repeated = self.last.lock().unwrap().replace(event) == Some(event);
@@ -92,9 +84,7 @@ impl Bar {
     }
 
     fn stage(&self, template: &str, done: usize, total: usize, message: String) {
-        self.bar.set_style(
-            ProgressStyle::with_template(template).expect("the templates here are valid"),
-        );
+        self.bar.set_style(ProgressStyle::with_template(template).expect("the templates here are valid"));
         self.bar.set_length(total as u64);
         self.bar.set_position(done as u64);
         self.bar.set_message(message);
@@ -106,31 +96,14 @@ impl Progress for Bar {
         const SPINNER: &str = "{spinner} {msg}";
         const COUNTED: &str = "{spinner} {msg} {wide_bar} {pos}/{len}";
         match event {
-            Event::Waiting => self.stage(
-                SPINNER,
-                0,
-                0,
-                "waiting for another install to finish".into(),
-            ),
+            Event::Waiting => self.stage(SPINNER, 0, 0, "waiting for another install to finish".into()),
             Event::Resolving { adaptors } => {
-                self.stage(
-                    SPINNER,
-                    0,
-                    0,
-                    format!("choosing versions for {adaptors} adaptors"),
-                );
+                self.stage(SPINNER, 0, 0, format!("choosing versions for {adaptors} adaptors"));
             }
             Event::Downloading { done, total, bytes } => {
-                self.stage(
-                    COUNTED,
-                    done,
-                    total,
-                    format!("downloading ({})", HumanBytes(bytes)),
-                );
+                self.stage(COUNTED, done, total, format!("downloading ({})", HumanBytes(bytes)));
             }
-            Event::Linking { done, total } => {
-                self.stage(COUNTED, done, total, "placing files".into())
-            }
+            Event::Linking { done, total } => self.stage(COUNTED, done, total, "placing files".into()),
             Event::Done => self.bar.finish_and_clear(),
         }
     }

@@ -9,45 +9,22 @@ use serde_json::Value;
 
 use super::spec::{AdaptorSpec, SpecError};
 
-const PROJECT_FILES: [&str; 6] = [
-    "project.yaml",
-    "project.yml",
-    "project.json",
-    "workflow.json",
-    "workflow.yaml",
-    "workflow.yml",
-];
+const PROJECT_FILES: [&str; 6] =
+    ["project.yaml", "project.yml", "project.json", "workflow.json", "workflow.yaml", "workflow.yml"];
 const WORKSPACE_FILES: [&str; 2] = ["openfn.yaml", "openfn.json"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
-    #[error(
-        "{dir} holds no project: none of project.yaml, project.json, workflow.json or openfn.yaml is there"
-    )]
+    #[error("{dir} holds no project: none of project.yaml, project.json, workflow.json or openfn.yaml is there")]
     Missing { dir: PathBuf },
     #[error("cannot read {path}")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     #[error("{}: {reason}", place(.path, .line))]
-    Syntax {
-        path: PathBuf,
-        line: Option<u64>,
-        reason: String,
-    },
+    Syntax { path: PathBuf, line: Option<u64>, reason: String },
     #[error("{}: {source}", place(.path, .line))]
-    Adaptor {
-        path: PathBuf,
-        line: Option<u64>,
-        source: SpecError,
-    },
+    Adaptor { path: PathBuf, line: Option<u64>, source: SpecError },
     #[error("{}: the adaptor of a job is a text such as `http@7`, not {found}", place(.path, .line))]
-    NotText {
-        path: PathBuf,
-        line: Option<u64>,
-        found: String,
-    },
+    NotText { path: PathBuf, line: Option<u64>, found: String },
 }
 
 fn place(path: &Path, line: &Option<u64>) -> String {
@@ -74,10 +51,7 @@ pub fn project_adaptors(dir: &Path) -> Result<Vec<AdaptorSpec>, ProjectError> {
 }
 
 fn first_existing(dir: &Path, names: &[&str]) -> Option<PathBuf> {
-    names
-        .iter()
-        .map(|name| dir.join(name))
-        .find(|path| path.exists())
+    names.iter().map(|name| dir.join(name)).find(|path| path.exists())
 }
 
 struct Document {
@@ -89,15 +63,10 @@ struct Document {
 impl Document {
     fn read(path: &Path) -> Result<Self, ProjectError> {
         let path = path.to_path_buf();
-        let text = std::fs::read_to_string(&path).map_err(|source| ProjectError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| ProjectError::Read { path: path.clone(), source })?;
         // YAML contains JSON, so one reader serves both; JSON's own gives better messages for it.
-        let root = if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        let root = if path.extension().is_some_and(|extension| extension == "json") {
             serde_json::from_str(&text).map_err(|error| ProjectError::Syntax {
                 path: path.clone(),
                 line: Some(error.line() as u64),
@@ -116,8 +85,7 @@ impl Document {
     }
 
     fn collect_adaptors(&self, found: &mut Vec<AdaptorSpec>) -> Result<(), ProjectError> {
-        let workflows =
-            members(&self.root["workflows"]).chain([&self.root, &self.root["workflow"]]);
+        let workflows = members(&self.root["workflows"]).chain([&self.root, &self.root["workflow"]]);
         for workflow in workflows {
             for job in members(&workflow["jobs"]).chain(members(&workflow["steps"])) {
                 // `language_pack` is what drafts of portability v2 called the adaptor.
@@ -125,9 +93,7 @@ impl Document {
                     self.add(value, found)?;
                 }
                 match &job["adaptors"] {
-                    Value::Array(several) => several
-                        .iter()
-                        .try_for_each(|value| self.add(value, found))?,
+                    Value::Array(several) => several.iter().try_for_each(|value| self.add(value, found))?,
                     one => self.add(one, found)?,
                 }
             }
@@ -141,11 +107,7 @@ impl Document {
             Value::String(text) if text.trim().is_empty() => return Ok(()),
             Value::String(text) => text,
             other => {
-                let (path, line, found) = (
-                    self.path.clone(),
-                    self.line_of(&other.to_string()),
-                    other.to_string(),
-                );
+                let (path, line, found) = (self.path.clone(), self.line_of(&other.to_string()), other.to_string());
                 return Err(ProjectError::NotText { path, line, found });
             }
         };
@@ -163,10 +125,7 @@ impl Document {
     /// The first line that sets an adaptor to `text`: good enough to point at, as equal lines are equally wrong.
     fn line_of(&self, text: &str) -> Option<u64> {
         let line = self.text.lines().position(|line| {
-            line.contains(text)
-                && ["adaptor", "language_pack", "- "]
-                    .iter()
-                    .any(|key| line.contains(key))
+            line.contains(text) && ["adaptor", "language_pack", "- "].iter().any(|key| line.contains(key))
         })?;
         Some(line as u64 + 1)
     }
@@ -174,27 +133,16 @@ impl Document {
     /// The workflow files of a CLI workspace, sorted by path.
     fn workflow_files(&self, dir: &Path) -> Vec<PathBuf> {
         let dirs = [&self.root["workspace"]["dirs"], &self.root["dirs"]];
-        let name = dirs
-            .iter()
-            .find_map(|dirs| dirs["workflows"].as_str())
-            .unwrap_or("workflows");
+        let name = dirs.iter().find_map(|dirs| dirs["workflows"].as_str()).unwrap_or("workflows");
         let children = |dir: &Path| -> Vec<PathBuf> {
-            dir.read_dir()
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.path())
-                .collect()
+            dir.read_dir().into_iter().flatten().flatten().map(|entry| entry.path()).collect()
         };
         let is_document = |path: &PathBuf| {
             let extension = path.extension().and_then(|extension| extension.to_str());
             matches!(extension, Some("yaml" | "yml" | "json")) && path.is_file()
         };
-        let mut files: Vec<PathBuf> = children(&dir.join(name))
-            .iter()
-            .flat_map(|workflow| children(workflow))
-            .filter(is_document)
-            .collect();
+        let mut files: Vec<PathBuf> =
+            children(&dir.join(name)).iter().flat_map(|workflow| children(workflow)).filter(is_document).collect();
         files.sort();
         files
     }
@@ -221,14 +169,8 @@ mod tests {
         if file.starts_with("workflows/") {
             std::fs::write(dir.path().join("openfn.yaml"), "project: {name: p}").unwrap();
         }
-        let relative = |error: ProjectError| {
-            error
-                .to_string()
-                .replace(&format!("{}/", dir.path().display()), "")
-        };
-        project_adaptors(dir.path())
-            .map(|specs| specs.iter().map(ToString::to_string).collect())
-            .map_err(relative)
+        let relative = |error: ProjectError| error.to_string().replace(&format!("{}/", dir.path().display()), "");
+        project_adaptors(dir.path()).map(|specs| specs.iter().map(ToString::to_string).collect()).map_err(relative)
     }
 
     #[test]
@@ -272,43 +214,26 @@ steps:
             ("workflow.json", old_plan),
             ("workflows/w/w.yaml", workspace),
         ] {
-            assert_eq!(
-                adaptors(file, text),
-                Ok(vec![http.to_string(), common.to_string()]),
-                "{text}"
-            );
+            assert_eq!(adaptors(file, text), Ok(vec![http.to_string(), common.to_string()]), "{text}");
         }
     }
 
     #[test]
     fn a_project_without_jobs_needs_no_adaptors() {
         assert_eq!(adaptors("project.yaml", ""), Ok(vec![]));
-        assert_eq!(
-            adaptors("project.yaml", "name: empty\nworkflows: {}\n"),
-            Ok(vec![])
-        );
+        assert_eq!(adaptors("project.yaml", "name: empty\nworkflows: {}\n"), Ok(vec![]));
     }
 
     #[test]
     fn mistakes_are_shown_with_their_line() {
         let error = adaptors("project.yaml", "jobs:\n  a:\n    adaptor: http@@\n").unwrap_err();
-        assert!(
-            error.starts_with("project.yaml:3: `http@@` has no usable version"),
-            "{error}"
-        );
+        assert!(error.starts_with("project.yaml:3: `http@@` has no usable version"), "{error}");
         let error = adaptors("project.yaml", "jobs:\n  a:\n    adaptor: 42\n").unwrap_err();
-        assert!(
-            error.starts_with("project.yaml:3: ") && error.ends_with("not 42"),
-            "{error}"
-        );
+        assert!(error.starts_with("project.yaml:3: ") && error.ends_with("not 42"), "{error}");
         let error = adaptors("project.yaml", "jobs:\n  a: [\n").unwrap_err();
         assert!(error.starts_with("project.yaml:"), "{error}");
         let error = adaptors("workflow.json", "{\n\"steps\": [,]}").unwrap_err();
         assert!(error.starts_with("workflow.json:2: "), "{error}");
-        assert!(
-            adaptors("other.txt", "")
-                .unwrap_err()
-                .contains("holds no project")
-        );
+        assert!(adaptors("other.txt", "").unwrap_err().contains("holds no project"));
     }
 }

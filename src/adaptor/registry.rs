@@ -14,16 +14,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use deno_error::JsErrorBox;
-use deno_npm_cache::{
-    DownloadError, NpmCacheHttpClient, NpmCacheHttpClientBytesResponse, NpmCacheHttpClientResponse,
-};
+use deno_npm_cache::{DownloadError, NpmCacheHttpClient, NpmCacheHttpClientBytesResponse, NpmCacheHttpClientResponse};
 use deno_npmrc::RegistryConfig;
 use deno_runtime::deno_fetch::{self, Client, CreateHttpClientOptions, ReqBody, ResBody};
 use deno_runtime::deno_tls::{self, rustls::RootCertStore};
 use http_body_util::BodyExt;
-use hyper::header::{
-    ACCEPT, AUTHORIZATION, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
-};
+use hyper::header::{ACCEPT, AUTHORIZATION, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use sha2::{Digest, Sha512};
 use tokio::sync::Semaphore;
@@ -62,11 +58,7 @@ pub enum Purpose {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
     #[error("cannot reach {url} ({reason}); tried {tries} times")]
-    Unreachable {
-        url: String,
-        reason: String,
-        tries: u32,
-    },
+    Unreachable { url: String, reason: String, tries: u32 },
     #[error("{url} refused the request (HTTP {status})")]
     Refused { url: String, status: u16 },
     #[error("{url} answered HTTP {status}")]
@@ -122,31 +114,20 @@ impl RegistryClient {
             }),
             ..Default::default()
         };
-        let client =
-            deno_fetch::create_http_client(concat!("fnhost/", env!("CARGO_PKG_VERSION")), options)
-                .map_err(|error| RegistryError::Setup {
-                    reason: error.to_string(),
-                })?;
+        let client = deno_fetch::create_http_client(concat!("fnhost/", env!("CARGO_PKG_VERSION")), options)
+            .map_err(|error| RegistryError::Setup { reason: error.to_string() })?;
         let shared = Shared {
             permits: Semaphore::new(PARALLEL_REQUESTS),
             received: AtomicU64::new(0),
             failures: Mutex::default(),
             digests: Mutex::default(),
         };
-        Ok(Self {
-            client,
-            purpose,
-            shared: shared.into(),
-        })
+        Ok(Self { client, purpose, shared: shared.into() })
     }
 
     /// The same client for another purpose.
     pub fn for_purpose(&self, purpose: Purpose) -> Self {
-        Self {
-            client: self.client.clone(),
-            purpose,
-            shared: self.shared.clone(),
-        }
+        Self { client: self.client.clone(), purpose, shared: self.shared.clone() }
     }
 
     /// Bytes of tarballs received so far.
@@ -170,12 +151,7 @@ impl RegistryClient {
         auth: Option<String>,
         etag: Option<String>,
     ) -> Result<NpmCacheHttpClientResponse, RegistryError> {
-        let _permit = self
-            .shared
-            .permits
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let _permit = self.shared.permits.acquire().await.expect("the semaphore is never closed");
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             let failure = match self.try_once(url, auth.as_deref(), etag.as_deref()).await {
@@ -185,15 +161,8 @@ impl RegistryClient {
             };
             if attempt == TRIES {
                 return Err(match failure.status {
-                    Some(status) => RegistryError::Status {
-                        url: public_url(url),
-                        status: status.as_u16(),
-                    },
-                    None => RegistryError::Unreachable {
-                        url: public_url(url),
-                        reason: failure.reason,
-                        tries: TRIES,
-                    },
+                    Some(status) => RegistryError::Status { url: public_url(url), status: status.as_u16() },
+                    None => RegistryError::Unreachable { url: public_url(url), reason: failure.reason, tries: TRIES },
                 });
             }
             tokio::time::sleep(failure.retry_after.unwrap_or(pause).min(LONGEST_PAUSE)).await;
@@ -214,45 +183,28 @@ impl RegistryClient {
             StatusCode::NOT_MODIFIED => return Ok(NpmCacheHttpClientResponse::NotModified),
             StatusCode::NOT_FOUND => return Ok(NpmCacheHttpClientResponse::NotFound),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(Failure::Final(RegistryError::Refused {
-                    url: public_url(url),
-                    status: status.as_u16(),
-                }));
+                return Err(Failure::Final(RegistryError::Refused { url: public_url(url), status: status.as_u16() }));
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
                 return Err(Failure::status(&response));
             }
             _ if status.is_server_error() => return Err(Failure::status(&response)),
             _ if !status.is_success() => {
-                return Err(Failure::Final(RegistryError::Status {
-                    url: public_url(url),
-                    status: status.as_u16(),
-                }));
+                return Err(Failure::Final(RegistryError::Status { url: public_url(url), status: status.as_u16() }));
             }
             _ => {}
         }
-        let etag = response
-            .headers()
-            .get(ETAG)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_string);
+        let etag = response.headers().get(ETAG).and_then(|value| value.to_str().ok()).map(str::to_string);
         let bytes = self.body(url, response).await?;
         let bytes = match self.purpose {
             Purpose::Metadata | Purpose::DatedMetadata => bytes,
             Purpose::Tarball => self.inspect_tarball(url, bytes).await?,
         };
-        Ok(NpmCacheHttpClientResponse::Bytes(
-            NpmCacheHttpClientBytesResponse { bytes, etag },
-        ))
+        Ok(NpmCacheHttpClientResponse::Bytes(NpmCacheHttpClientBytesResponse { bytes, etag }))
     }
 
     /// Sends the request and follows redirects, taking the login along only while the origin stays the same.
-    async fn follow(
-        &self,
-        url: &Url,
-        auth: Option<&str>,
-        etag: Option<&str>,
-    ) -> Result<Response<ResBody>, Failure> {
+    async fn follow(&self, url: &Url, auth: Option<&str>, etag: Option<&str>) -> Result<Response<ResBody>, Failure> {
         let setup = |reason: String| Failure::Final(RegistryError::Setup { reason });
         let mut next = url.clone();
         for _ in 0..=MOST_REDIRECTS {
@@ -265,14 +217,12 @@ impl RegistryClient {
                 .map_err(|error| setup(error.to_string()))?;
             let headers = request.headers_mut();
             if self.purpose == Purpose::Metadata {
-                const ABBREVIATED: &str =
-                    "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*";
+                const ABBREVIATED: &str = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*";
                 headers.insert(ACCEPT, HeaderValue::from_static(ABBREVIATED));
             }
             if let Some(auth) = auth.filter(|_| next.origin() == url.origin()) {
-                let mut value = HeaderValue::from_str(auth).map_err(|_| {
-                    setup("the login in .npmrc holds characters no HTTP header may have".into())
-                })?;
+                let mut value = HeaderValue::from_str(auth)
+                    .map_err(|_| setup("the login in .npmrc holds characters no HTTP header may have".into()))?;
                 value.set_sensitive(true);
                 headers.insert(AUTHORIZATION, value);
             } else if let Some(login) = login {
@@ -283,12 +233,9 @@ impl RegistryClient {
             }
             let response = timeout(PATIENCE, self.client.clone().send(request))
                 .await
-                .map_err(|_| {
-                    Failure::passing(format!("no answer within {} s", PATIENCE.as_secs()))
-                })?
+                .map_err(|_| Failure::passing(format!("no answer within {} s", PATIENCE.as_secs())))?
                 .map_err(|error| Failure::passing(causes::root(&error)))?;
-            if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED
-            {
+            if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
                 return Ok(response);
             }
             next = response
@@ -296,15 +243,9 @@ impl RegistryClient {
                 .get(LOCATION)
                 .and_then(|location| location.to_str().ok())
                 .and_then(|location| next.join(location).ok())
-                .ok_or_else(|| {
-                    Failure::Final(RegistryError::Redirects {
-                        url: public_url(url),
-                    })
-                })?;
+                .ok_or_else(|| Failure::Final(RegistryError::Redirects { url: public_url(url) }))?;
         }
-        Err(Failure::Final(RegistryError::Redirects {
-            url: public_url(url),
-        }))
+        Err(Failure::Final(RegistryError::Redirects { url: public_url(url) }))
     }
 
     async fn body(&self, url: &Url, response: Response<ResBody>) -> Result<Vec<u8>, Failure> {
@@ -315,20 +256,16 @@ impl RegistryClient {
         let mut body = response.into_body();
         let mut bytes = Vec::new();
         loop {
-            let frame = timeout(PATIENCE, body.frame()).await.map_err(|_| {
-                Failure::passing(format!("the answer stopped for {} s", PATIENCE.as_secs()))
-            })?;
+            let frame = timeout(PATIENCE, body.frame())
+                .await
+                .map_err(|_| Failure::passing(format!("the answer stopped for {} s", PATIENCE.as_secs())))?;
             let Some(frame) = frame else { return Ok(bytes) };
-            let frame = frame
-                .map_err(|error| Failure::passing(format!("the answer broke off: {error}")))?;
+            let frame = frame.map_err(|error| Failure::passing(format!("the answer broke off: {error}")))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
             if (bytes.len() + data.len()) as u64 > limit {
-                return Err(Failure::Final(RegistryError::TooLarge {
-                    url: public_url(url),
-                    limit,
-                }));
+                return Err(Failure::Final(RegistryError::TooLarge { url: public_url(url), limit }));
             }
             if let Some(counter) = counter {
                 counter.fetch_add(data.len() as u64, Ordering::Relaxed);
@@ -345,23 +282,12 @@ impl RegistryClient {
             (bytes, digest, fits)
         })
         .await
-        .map_err(|error| {
-            Failure::Final(RegistryError::Setup {
-                reason: error.to_string(),
-            })
-        })?;
+        .map_err(|error| Failure::Final(RegistryError::Setup { reason: error.to_string() }))?;
         if !fits {
-            let error = RegistryError::UnpacksTooLarge {
-                url: public_url(url),
-                limit: MOST_UNPACKED_BYTES,
-            };
+            let error = RegistryError::UnpacksTooLarge { url: public_url(url), limit: MOST_UNPACKED_BYTES };
             return Err(Failure::Final(error));
         }
-        self.shared
-            .digests
-            .lock()
-            .unwrap()
-            .insert(url.clone(), digest);
+        self.shared.digests.lock().unwrap().insert(url.clone(), digest);
         Ok(bytes)
     }
 }
@@ -377,17 +303,12 @@ impl NpmCacheHttpClient for RegistryClient {
     ) -> Result<NpmCacheHttpClientResponse, DownloadError> {
         self.fetch(&url, auth, etag).await.map_err(|error| {
             let status_code = match &error {
-                RegistryError::Refused { status, .. } | RegistryError::Status { status, .. } => {
-                    Some(*status)
-                }
+                RegistryError::Refused { status, .. } | RegistryError::Status { status, .. } => Some(*status),
                 _ => None,
             };
             let boxed = JsErrorBox::generic(error.to_string());
             self.shared.failures.lock().unwrap().insert(url, error);
-            DownloadError {
-                status_code,
-                error: boxed,
-            }
+            DownloadError { status_code, error: boxed }
         })
     }
 }
@@ -406,18 +327,11 @@ struct Passing {
 
 impl Failure {
     fn passing(reason: String) -> Self {
-        Self::Passing(Passing {
-            reason,
-            status: None,
-            retry_after: None,
-        })
+        Self::Passing(Passing { reason, status: None, retry_after: None })
     }
 
     fn status(response: &Response<ResBody>) -> Self {
-        let seconds = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         Self::Passing(Passing {
             reason: String::new(),
             status: Some(response.status()),
@@ -448,13 +362,9 @@ fn root_certificates(ca_file: Option<&Path>) -> Result<RootCertStore, RegistryEr
     }
     let from_node = std::env::var_os("NODE_EXTRA_CA_CERTS").map(PathBuf::from);
     for path in ca_file.map(Path::to_path_buf).into_iter().chain(from_node) {
-        let unusable = |reason: String| RegistryError::Certificates {
-            path: path.clone(),
-            reason,
-        };
+        let unusable = |reason: String| RegistryError::Certificates { path: path.clone(), reason };
         let pem = std::fs::read(&path).map_err(|error| unusable(error.to_string()))?;
-        let certificates = deno_tls::load_certs(&mut pem.as_slice())
-            .map_err(|error| unusable(error.to_string()))?;
+        let certificates = deno_tls::load_certs(&mut pem.as_slice()).map_err(|error| unusable(error.to_string()))?;
         roots.add_parsable_certificates(certificates);
     }
     Ok(roots)

@@ -40,13 +40,9 @@ enum Source {
 pub enum SpecError {
     #[error("an adaptor name is empty; write for example `http` or `@openfn/language-http@7.2.10`")]
     Empty,
-    #[error(
-        "`{typed}` is not an adaptor: {why}; write for example `http`, `http@7` or `@openfn/language-http@latest`"
-    )]
+    #[error("`{typed}` is not an adaptor: {why}; write for example `http`, `http@7` or `@openfn/language-http@latest`")]
     Name { typed: String, why: &'static str },
-    #[error(
-        "`{typed}` has no usable version after the `@`; write for example `@7.2.10`, `@^7` or `@latest`"
-    )]
+    #[error("`{typed}` has no usable version after the `@`; write for example `@7.2.10`, `@^7` or `@latest`")]
     Version { typed: String },
     #[error("`{typed}` has no path after the `=`; write for example `http=./adaptors/http`")]
     LocalPath { typed: String },
@@ -63,25 +59,14 @@ impl AdaptorSpec {
         let plain = typed.strip_prefix("npm:");
         let text = plain.unwrap_or(typed);
         // A scope begins with `@`, so the version's `@` is searched behind the first character.
-        let at = text
-            .char_indices()
-            .skip(1)
-            .find(|(_, c)| *c == '@')
-            .map(|(at, _)| at);
-        let equals = text
-            .find('=')
-            .filter(|equals| at.is_none_or(|at| *equals < at));
+        let at = text.char_indices().skip(1).find(|(_, c)| *c == '@').map(|(at, _)| at);
+        let equals = text.find('=').filter(|equals| at.is_none_or(|at| *equals < at));
         if let (Some(equals), None) = (equals, plain) {
             let path = text[equals + 1..].trim();
             if path.is_empty() {
-                return Err(SpecError::LocalPath {
-                    typed: typed.into(),
-                });
+                return Err(SpecError::LocalPath { typed: typed.into() });
             }
-            return Ok(Self {
-                name: Name::read(&text[..equals], typed)?,
-                source: Source::Local(expand_home(path)),
-            });
+            return Ok(Self { name: Name::read(&text[..equals], typed)?, source: Source::Local(expand_home(path)) });
         }
         let (name, version) = match at {
             Some(at) => (&text[..at], Some(text[at + 1..].trim())),
@@ -90,22 +75,15 @@ impl AdaptorSpec {
         let requirement = match version {
             None => latest(),
             Some("") => {
-                return Err(SpecError::Version {
-                    typed: typed.into(),
-                });
+                return Err(SpecError::Version { typed: typed.into() });
             }
-            Some(text) => VersionReq::parse_from_npm(text).map_err(|_| SpecError::Version {
-                typed: typed.into(),
-            })?,
+            Some(text) => VersionReq::parse_from_npm(text).map_err(|_| SpecError::Version { typed: typed.into() })?,
         };
         let name = match (Name::read(name, typed)?, plain) {
             (_, Some(_)) => Name::Exact(name.trim().into()),
             (name, None) => name,
         };
-        Ok(Self {
-            name,
-            source: Source::Registry(requirement),
-        })
+        Ok(Self { name, source: Source::Registry(requirement) })
     }
 
     /// The package names this may mean, most likely first.
@@ -134,18 +112,14 @@ impl AdaptorSpec {
 
     /// Whether any version will do, so that the store's default version is meant.
     pub fn is_unversioned(&self) -> bool {
-        self.version()
-            .is_some_and(|version| version.tag() == Some("latest"))
+        self.version().is_some_and(|version| version.tag() == Some("latest"))
     }
 }
 
 impl Name {
     fn read(text: &str, typed: &str) -> Result<Self, SpecError> {
         let text = text.trim();
-        check_package_name(text).map_err(|why| SpecError::Name {
-            typed: typed.into(),
-            why,
-        })?;
+        check_package_name(text).map_err(|why| SpecError::Name { typed: typed.into(), why })?;
         if text.starts_with('@') {
             return Ok(Self::Exact(text.into()));
         }
@@ -172,11 +146,7 @@ impl fmt::Display for AdaptorSpec {
             Name::Exact(name) | Name::Word(name) => name,
         };
         // An exact unscoped name comes from `npm:`; without the prefix it would read back as a word.
-        let prefix = if matches!(&self.name, Name::Exact(name) if !name.starts_with('@')) {
-            "npm:"
-        } else {
-            ""
-        };
+        let prefix = if matches!(&self.name, Name::Exact(name) if !name.starts_with('@')) { "npm:" } else { "" };
         match &self.source {
             Source::Registry(version) => write!(f, "{prefix}{name}@{}", version.version_text()),
             Source::Local(path) => write!(f, "{prefix}{name}={}", path.display()),
@@ -235,18 +205,9 @@ mod tests {
 
     #[test]
     fn every_spelling_of_an_adaptor_is_the_same_adaptor() {
-        for text in [
-            "http",
-            "language-http",
-            "@openfn/language-http",
-            "http@latest",
-            " @openfn/language-http@latest ",
-        ] {
-            assert_eq!(
-                spec(text).to_string(),
-                "@openfn/language-http@latest",
-                "{text}"
-            );
+        for text in ["http", "language-http", "@openfn/language-http", "http@latest", " @openfn/language-http@latest "]
+        {
+            assert_eq!(spec(text).to_string(), "@openfn/language-http@latest", "{text}");
             assert!(spec(text).is_unversioned(), "{text}");
         }
         assert_eq!(spec("http@^7").to_string(), "@openfn/language-http@^7");
@@ -255,24 +216,14 @@ mod tests {
 
     #[test]
     fn an_unknown_word_may_be_an_adaptor_or_a_package() {
-        assert_eq!(
-            spec("lodash@4").names(),
-            ["@openfn/language-lodash", "lodash"]
-        );
+        assert_eq!(spec("lodash@4").names(), ["@openfn/language-lodash", "lodash"]);
         assert_eq!(spec("npm:lodash@4").names(), ["lodash"]);
         assert_eq!(spec("npm:http").names(), ["http"]);
     }
 
     #[test]
     fn the_canonical_spelling_reads_back_as_itself() {
-        for text in [
-            "http",
-            "lodash@>=4",
-            "npm:lodash@4",
-            "npm:http@1",
-            "@a/b@>=1 <3",
-            "http=/opt/http@1",
-        ] {
+        for text in ["http", "lodash@>=4", "npm:lodash@4", "npm:http@1", "@a/b@>=1 <3", "http=/opt/http@1"] {
             assert_eq!(spec(&spec(text).to_string()), spec(text), "{text}");
         }
     }
@@ -287,19 +238,7 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_a_directory_are_refused() {
-        for text in [
-            "",
-            "../x",
-            "@openfn/../x",
-            "@openfn",
-            "a/b",
-            ".hidden",
-            "a b",
-            "a\\b",
-            "http@",
-            "http=",
-            "@/x",
-        ] {
+        for text in ["", "../x", "@openfn/../x", "@openfn", "a/b", ".hidden", "a b", "a\\b", "http@", "http=", "@/x"] {
             assert!(AdaptorSpec::parse(text).is_err(), "{text}");
         }
     }

@@ -37,10 +37,7 @@ pub enum StoreError {
     #[error(transparent)]
     Lockfile(#[from] LockfileError),
     #[error("cannot read {path}")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a package: {reason}")]
     NotAPackage { path: PathBuf, reason: String },
 }
@@ -53,32 +50,20 @@ impl Store {
             return Self::at(&root);
         }
         // The parent of a bare file name is the empty path.
-        let job_dir = if job_dir.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            job_dir
-        };
+        let job_dir = if job_dir.as_os_str().is_empty() { Path::new(".") } else { job_dir };
         // `..` and links would lead the search for the project astray.
-        let job_dir = job_dir
-            .canonicalize()
-            .or_else(|_| std::path::absolute(job_dir))
-            .unwrap_or_else(|_| job_dir.into());
+        let job_dir =
+            job_dir.canonicalize().or_else(|_| std::path::absolute(job_dir)).unwrap_or_else(|_| job_dir.into());
         let is_project = |dir: &&Path| PROJECT_MARKS.iter().any(|mark| dir.join(mark).exists());
         match job_dir.ancestors().find(is_project) {
-            Some(project) => Self {
-                root: project.into(),
-            },
-            None => Self {
-                root: users_root().unwrap_or(job_dir),
-            },
+            Some(project) => Self { root: project.into() },
+            None => Self { root: users_root().unwrap_or(job_dir) },
         }
     }
 
     /// The store in this directory.
     pub fn at(root: &Path) -> Self {
-        Self {
-            root: std::path::absolute(root).unwrap_or_else(|_| root.into()),
-        }
+        Self { root: std::path::absolute(root).unwrap_or_else(|_| root.into()) }
     }
 
     pub fn root(&self) -> &Path {
@@ -111,13 +96,8 @@ impl Store {
                 },
                 Some(_) => {
                     let lock = Lockfile::load(&self.lock_path())?;
-                    let id = lock
-                        .as_ref()
-                        .and_then(|lock| lock.requests.get(&spec.to_string()));
-                    match id
-                        .and_then(|id| package_name_and_version(id))
-                        .filter(|nv| nv.name.as_str() == name)
-                    {
+                    let id = lock.as_ref().and_then(|lock| lock.requests.get(&spec.to_string()));
+                    match id.and_then(|id| package_name_and_version(id)).filter(|nv| nv.name.as_str() == name) {
                         Some(nv) => self.newest(&name, |version| *version == nv.version)?,
                         None => None,
                     }
@@ -131,40 +111,26 @@ impl Store {
     }
 
     /// The newest installed version of `name` that `fits`.
-    fn newest(
-        &self,
-        name: &str,
-        fits: impl Fn(&Version) -> bool,
-    ) -> Result<Option<Installed>, StoreError> {
+    fn newest(&self, name: &str, fits: impl Fn(&Version) -> bool) -> Result<Option<Installed>, StoreError> {
         let default = self.read(name, name)?;
-        let default_version = default
-            .as_ref()
-            .and_then(|package| Version::parse_from_npm(&package.version).ok());
+        let default_version = default.as_ref().and_then(|package| Version::parse_from_npm(&package.version).ok());
         let directory = self.node_modules().join(name);
-        let (Some(beside), Some(base)) = (
-            directory.parent(),
-            directory.file_name().and_then(|base| base.to_str()),
-        ) else {
+        let (Some(beside), Some(base)) = (directory.parent(), directory.file_name().and_then(|base| base.to_str()))
+        else {
             return Ok(None);
         };
         let entries = match beside.read_dir() {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => {
-                return Err(StoreError::Read {
-                    path: beside.into(),
-                    source,
-                });
+                return Err(StoreError::Read { path: beside.into(), source });
             }
         };
         let aliased = entries.flatten().filter_map(|entry| {
             let entry = entry.file_name().into_string().ok()?;
             Version::parse_from_npm(entry.strip_prefix(base)?.strip_prefix('_')?).ok()
         });
-        let best = aliased
-            .chain(default_version.clone())
-            .filter(|version| fits(version))
-            .max();
+        let best = aliased.chain(default_version.clone()).filter(|version| fits(version)).max();
         match best {
             Some(version) if Some(&version) == default_version.as_ref() => Ok(default),
             Some(version) => self.read(name, &format!("{name}_{version}")),
@@ -178,58 +144,31 @@ impl Store {
             return Ok(None);
         }
         let (_, version, dir) = manifest(&dir)?;
-        Ok(Some(Installed {
-            name: name.into(),
-            version,
-            dir,
-            specifier: specifier.into(),
-        }))
+        Ok(Some(Installed { name: name.into(), version, dir, specifier: specifier.into() }))
     }
 }
 
 fn local(spec: &AdaptorSpec, path: &Path) -> Result<Installed, StoreError> {
     let (own_name, version, dir) = manifest(path)?;
-    let name = own_name
-        .or_else(|| spec.names().into_iter().next())
-        .unwrap_or_default();
-    Ok(Installed {
-        specifier: name.clone(),
-        name,
-        version,
-        dir,
-    })
+    let name = own_name.or_else(|| spec.names().into_iter().next()).unwrap_or_default();
+    Ok(Installed { specifier: name.clone(), name, version, dir })
 }
 
 /// The name, the version and the real directory of the package at `path`.
 fn manifest(path: &Path) -> Result<(Option<String>, String, PathBuf), StoreError> {
-    let not_a_package = |reason: String| StoreError::NotAPackage {
-        path: path.into(),
-        reason,
-    };
+    let not_a_package = |reason: String| StoreError::NotAPackage { path: path.into(), reason };
     let text = std::fs::read(path.join("package.json"))
         .map_err(|error| not_a_package(format!("its package.json cannot be read ({error})")))?;
     let manifest: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| not_a_package(format!("its package.json is not JSON ({error})")))?;
-    let dir = path.canonicalize().map_err(|source| StoreError::Read {
-        path: path.into(),
-        source,
-    })?;
+    let dir = path.canonicalize().map_err(|source| StoreError::Read { path: path.into(), source })?;
     let text_of = |key: &str| manifest[key].as_str().map(str::to_string);
-    Ok((
-        text_of("name"),
-        text_of("version").unwrap_or_else(|| "0.0.0".into()),
-        dir,
-    ))
+    Ok((text_of("name"), text_of("version").unwrap_or_else(|| "0.0.0".into()), dir))
 }
 
 fn users_root() -> Option<PathBuf> {
-    let data = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    Some(
-        data.or_else(|| Some(std::env::home_dir()?.join(".local/share")))?
-            .join("fnhost"),
-    )
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    Some(data.or_else(|| Some(std::env::home_dir()?.join(".local/share")))?.join("fnhost"))
 }
 
 #[cfg(test)]
@@ -238,11 +177,7 @@ mod tests {
 
     fn package(at: &Path, name: &str, version: &str) {
         std::fs::create_dir_all(at).unwrap();
-        std::fs::write(
-            at.join("package.json"),
-            format!(r#"{{"name":"{name}","version":"{version}"}}"#),
-        )
-        .unwrap();
+        std::fs::write(at.join("package.json"), format!(r#"{{"name":"{name}","version":"{version}"}}"#)).unwrap();
     }
 
     fn find(store: &Store, spec: &str) -> Option<(String, String)> {
@@ -261,26 +196,10 @@ mod tests {
         assert_eq!(find(&store, "http"), None);
 
         let modules = store.node_modules();
-        package(
-            &modules.join("@openfn/language-http"),
-            "@openfn/language-http",
-            "7.2.0",
-        );
-        package(
-            &modules.join("@openfn/language-http_7.2.0"),
-            "@openfn/language-http",
-            "7.2.0",
-        );
-        package(
-            &modules.join("@openfn/language-http_7.10.0"),
-            "@openfn/language-http",
-            "7.10.0",
-        );
-        package(
-            &modules.join("@openfn/language-http_8.0.0"),
-            "@openfn/language-http",
-            "8.0.0",
-        );
+        package(&modules.join("@openfn/language-http"), "@openfn/language-http", "7.2.0");
+        package(&modules.join("@openfn/language-http_7.2.0"), "@openfn/language-http", "7.2.0");
+        package(&modules.join("@openfn/language-http_7.10.0"), "@openfn/language-http", "7.10.0");
+        package(&modules.join("@openfn/language-http_8.0.0"), "@openfn/language-http", "8.0.0");
         package(&modules.join("lodash"), "lodash", "4.17.21");
 
         assert_eq!(
@@ -288,25 +207,12 @@ mod tests {
             pair("@openfn/language-http", "7.2.0"),
             "the default, though others are newer"
         );
-        assert_eq!(
-            find(&store, "http@7"),
-            pair("@openfn/language-http_7.10.0", "7.10.0")
-        );
-        assert_eq!(
-            find(&store, "http@7.2.0"),
-            pair("@openfn/language-http", "7.2.0")
-        );
-        assert_eq!(
-            find(&store, "http@>=8"),
-            pair("@openfn/language-http_8.0.0", "8.0.0")
-        );
+        assert_eq!(find(&store, "http@7"), pair("@openfn/language-http_7.10.0", "7.10.0"));
+        assert_eq!(find(&store, "http@7.2.0"), pair("@openfn/language-http", "7.2.0"));
+        assert_eq!(find(&store, "http@>=8"), pair("@openfn/language-http_8.0.0", "8.0.0"));
         assert_eq!(find(&store, "http@9"), None);
         assert_eq!(find(&store, "http@next"), None);
-        assert_eq!(
-            find(&store, "lodash@4"),
-            pair("lodash", "4.17.21"),
-            "a word that is no adaptor is a package"
-        );
+        assert_eq!(find(&store, "lodash@4"), pair("lodash", "4.17.21"), "a word that is no adaptor is a package");
     }
 
     #[test]
@@ -314,19 +220,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         package(directory.path(), "my-http", "0.1.0");
         let spec = AdaptorSpec::parse(&format!("http={}", directory.path().display())).unwrap();
-        let found = Store::at(Path::new("/nowhere"))
-            .find(&spec)
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (found.name.as_str(), found.dir),
-            ("my-http", directory.path().canonicalize().unwrap())
-        );
+        let found = Store::at(Path::new("/nowhere")).find(&spec).unwrap().unwrap();
+        assert_eq!((found.name.as_str(), found.dir), ("my-http", directory.path().canonicalize().unwrap()));
         let missing = AdaptorSpec::parse("http=/does/not/exist").unwrap();
-        assert!(matches!(
-            Store::at(Path::new("/")).find(&missing),
-            Err(StoreError::NotAPackage { .. })
-        ));
+        assert!(matches!(Store::at(Path::new("/")).find(&missing), Err(StoreError::NotAPackage { .. })));
     }
 
     #[test]
@@ -338,9 +235,6 @@ mod tests {
         let project = directory.path().canonicalize().unwrap();
         assert_eq!(Store::for_job(&jobs, None).root(), project);
         assert_eq!(Store::for_job(&jobs.join(".."), None).root(), project);
-        assert_eq!(
-            Store::for_job(&jobs, Some("/srv/store".into())).root(),
-            Path::new("/srv/store")
-        );
+        assert_eq!(Store::for_job(&jobs, Some("/srv/store".into())).root(), Path::new("/srv/store"));
     }
 }

@@ -97,36 +97,18 @@ enum Error {
 
 fn compile_job(args: &Args, exports: impl Fn(&str) -> Option<Vec<String>>) -> Result<(), Error> {
     let source = read(&args.job)?;
-    let file_name = if args.job == Path::new("-") {
-        "stdin.js".into()
-    } else {
-        args.job.to_string_lossy()
-    };
+    let file_name = if args.job == Path::new("-") { "stdin.js".into() } else { args.job.to_string_lossy() };
     let given = args.exports.iter().map(|names| listed(names));
     let adaptors: Vec<(String, Option<Vec<String>>)> = args
         .adaptors
         .iter()
         .zip(given.map(Some).chain(std::iter::repeat(None)))
-        .map(|(adaptor, given)| {
-            (
-                specifier(adaptor),
-                given.unwrap_or_else(|| exports(adaptor)),
-            )
-        })
+        .map(|(adaptor, given)| (specifier(adaptor), given.unwrap_or_else(|| exports(adaptor))))
         .collect();
-    let adaptors: Vec<Adaptor> = adaptors
-        .iter()
-        .map(|(specifier, exports)| Adaptor {
-            specifier,
-            exports: exports.as_deref(),
-        })
-        .collect();
-    let options = Options {
-        file_name: &file_name,
-        adaptors: &adaptors,
-        dialect: args.dialect.into(),
-        extra_globals: &[],
-    };
+    let adaptors: Vec<Adaptor> =
+        adaptors.iter().map(|(specifier, exports)| Adaptor { specifier, exports: exports.as_deref() }).collect();
+    let options =
+        Options { file_name: &file_name, adaptors: &adaptors, dialect: args.dialect.into(), extra_globals: &[] };
     let compiled = compile(&source, &options)?;
 
     let mut code = compiled.code;
@@ -137,10 +119,7 @@ fn compile_job(args: &Args, exports: impl Fn(&str) -> Option<Vec<String>>) -> Re
                 write(path, &map)?;
                 path.to_string_lossy().into_owned()
             }
-            None => format!(
-                "data:application/json;base64,{}",
-                BASE64_STANDARD.encode(map)
-            ),
+            None => format!("data:application/json;base64,{}", BASE64_STANDARD.encode(map)),
         };
         if !code.ends_with('\n') {
             code.push('\n');
@@ -153,12 +132,9 @@ fn compile_job(args: &Args, exports: impl Fn(&str) -> Option<Vec<String>>) -> Re
     }
     match &args.output {
         Some(path) => write(path, &code),
-        None => io::stdout()
-            .write_all(code.as_bytes())
-            .map_err(|source| Error::Write {
-                path: "stdout".into(),
-                source,
-            }),
+        None => {
+            io::stdout().write_all(code.as_bytes()).map_err(|source| Error::Write { path: "stdout".into(), source })
+        }
     }
 }
 
@@ -169,25 +145,16 @@ fn read(job: &Path) -> Result<String, Error> {
     } else {
         fs::read_to_string(job)
     };
-    text.map_err(|source| Error::Read {
-        path: job.to_owned(),
-        source,
-    })
+    text.map_err(|source| Error::Read { path: job.to_owned(), source })
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).map_err(|source| Error::Write {
-        path: path.to_owned(),
-        source,
-    })
+    fs::write(path, text).map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
 /// `get, post`, or `*` for "not known".
 fn listed(names: &str) -> Option<Vec<String>> {
-    let names = names
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
     let names: Vec<String> = names.map(str::to_owned).collect();
     (names != ["*"]).then_some(names)
 }
@@ -215,13 +182,7 @@ mod tests {
 
     #[test]
     fn adaptors_have_short_names() {
-        for short in [
-            "http",
-            "http@7.2.0",
-            "language-http",
-            "@openfn/language-http@latest",
-            "http=/some/path@x",
-        ] {
+        for short in ["http", "http@7.2.0", "language-http", "@openfn/language-http@latest", "http=/some/path@x"] {
             assert_eq!(specifier(short), "@openfn/language-http");
         }
         assert_eq!(specifier("@other/adaptor"), "@other/adaptor");

@@ -7,9 +7,7 @@ use clap::ValueEnum;
 use url::Url;
 
 use crate::adaptor::progress::{self, Progress, Silent};
-use crate::adaptor::{
-    AdaptorSpec, InstallOptions, InstallReport, ProjectError, Store, install, project_adaptors,
-};
+use crate::adaptor::{AdaptorSpec, InstallOptions, InstallReport, ProjectError, Store, install, project_adaptors};
 use crate::isolate::{Host, HostOptions};
 
 /// Install adaptors from npm
@@ -112,21 +110,14 @@ struct Complaint {
 
 impl Complaint {
     fn new(message: impl ToString) -> Self {
-        Self {
-            message: message.to_string(),
-            hint: None,
-        }
+        Self { message: message.to_string(), hint: None }
     }
 }
 
 fn try_run(args: &Args) -> Result<(), Complaint> {
     let store = Store::for_job(&args.dir, args.repo_dir.clone());
     let specs = specs(args, &store)?;
-    let progress: Box<dyn Progress> = if args.log == LogLevel::None {
-        Box::new(Silent)
-    } else {
-        progress::on_stderr()
-    };
+    let progress: Box<dyn Progress> = if args.log == LogLevel::None { Box::new(Silent) } else { progress::on_stderr() };
     let options = InstallOptions {
         update: args.update,
         frozen: args.frozen,
@@ -138,10 +129,7 @@ fn try_run(args: &Args) -> Result<(), Complaint> {
     let report = install(&store, &specs, &options, progress.as_ref());
     // Clears the bar before anything else is written.
     drop(progress);
-    let report = report.map_err(|error| Complaint {
-        message: error.explain(),
-        hint: error.hint(),
-    })?;
+    let report = report.map_err(|error| Complaint { message: error.explain(), hint: error.hint() })?;
     if args.log != LogLevel::None {
         eprint!("{}", table(&report, args.log));
     }
@@ -174,11 +162,7 @@ fn prepare(store: &Store, report: &InstallReport, log: LogLevel) {
 /// What is named on the command line, else in the project, else in the lock (which [`install`] takes by itself).
 fn specs(args: &Args, store: &Store) -> Result<Vec<AdaptorSpec>, Complaint> {
     if !args.adaptors.is_empty() {
-        return args
-            .adaptors
-            .iter()
-            .map(|typed| AdaptorSpec::parse(typed).map_err(Complaint::new))
-            .collect();
+        return args.adaptors.iter().map(|typed| AdaptorSpec::parse(typed).map_err(Complaint::new)).collect();
     }
     // From within a project's directories, the store knows where the project begins.
     let project = match project_adaptors(&args.dir) {
@@ -197,25 +181,12 @@ fn specs(args: &Args, store: &Store) -> Result<Vec<AdaptorSpec>, Complaint> {
 }
 
 fn table(report: &InstallReport, level: LogLevel) -> String {
-    let name_width = report
-        .adaptors
-        .iter()
-        .map(|adaptor| adaptor.name.len())
-        .max()
-        .unwrap_or(0);
-    let version_width = report
-        .adaptors
-        .iter()
-        .map(|adaptor| adaptor.version.len())
-        .max()
-        .unwrap_or(0);
+    let name_width = report.adaptors.iter().map(|adaptor| adaptor.name.len()).max().unwrap_or(0);
+    let version_width = report.adaptors.iter().map(|adaptor| adaptor.version.len()).max().unwrap_or(0);
     let mut text = String::new();
     for adaptor in &report.adaptors {
         let state = if adaptor.new { "new" } else { "kept" };
-        text += &format!(
-            "{:name_width$}  {:version_width$}  {state}\n",
-            adaptor.name, adaptor.version
-        );
+        text += &format!("{:name_width$}  {:version_width$}  {state}\n", adaptor.name, adaptor.version);
         if level != LogLevel::Default {
             text += &format!("  {}\n", adaptor.dir.display());
         }

@@ -155,7 +155,11 @@ mod tests {
     fn the_address_of_a_system_is_no_secret_unless_it_holds_one() {
         let hide_url = |url: &str| hide(json!({ "url": url }), &format!("GET {url}/x"));
         assert_eq!(hide_url("https://example.org/api"), "GET https://example.org/api/x");
-        for url in ["https://u:p@example.org", "https://example.org/?key=1", "https://hooks.example.org/T0/B0/XXXXXXXXXXXXXXXXXXXXXXXX"] {
+        for url in [
+            "https://u:p@example.org",
+            "https://example.org/?key=1",
+            "https://hooks.example.org/T0/B0/XXXXXXXXXXXXXXXXXXXXXXXX",
+        ] {
             assert_eq!(hide_url(url), "GET ***/x");
         }
     }

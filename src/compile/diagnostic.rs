@@ -45,11 +45,7 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(range: impl Into<Range>, message: impl Into<String>) -> Self {
-        Self {
-            range: range.into(),
-            message: message.into(),
-            help: None,
-        }
+        Self { range: range.into(), message: message.into(), help: None }
     }
 
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
@@ -59,12 +55,7 @@ impl Problem {
 }
 
 impl CompileError {
-    pub(super) fn new(
-        file_name: &str,
-        source: &str,
-        lines: &Lines,
-        mut problems: Vec<Problem>,
-    ) -> Self {
+    pub(super) fn new(file_name: &str, source: &str, lines: &Lines, mut problems: Vec<Problem>) -> Self {
         problems.sort();
         problems.dedup();
         let file_name: Arc<str> = file_name.into();
@@ -106,15 +97,7 @@ impl fmt::Display for Rendered<'_> {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            message,
-            file_name,
-            line,
-            column,
-            length,
-            source_line,
-            help,
-        } = self;
+        let Self { message, file_name, line, column, length, source_line, help } = self;
         let snippet = Snippet::new(source_line, *column, *length);
         let number = line.to_string();
         let gutter = " ".repeat(number.len());
@@ -155,11 +138,7 @@ impl Snippet {
             units += c.len_utf16() as u32;
         }
         let total = line.chars().count();
-        let first = if total > Self::WIDTH {
-            from.saturating_sub(Self::BEFORE)
-        } else {
-            0
-        };
+        let first = if total > Self::WIDTH { from.saturating_sub(Self::BEFORE) } else { 0 };
         let last = total.min(first + Self::WIDTH);
 
         let mut text = String::new();
@@ -185,10 +164,7 @@ impl Snippet {
             // The problem is the end of the line itself.
             carets.push('^');
         }
-        Self {
-            text,
-            carets: carets.trim_end().to_owned(),
-        }
+        Self { text, carets: carets.trim_end().to_owned() }
     }
 }
 
@@ -235,17 +211,11 @@ mod tests {
         let text = shown.lines().nth(2).unwrap();
         let carets = shown.lines().nth(3).unwrap();
         assert!(text.chars().count() < 140);
-        assert_eq!(
-            carets.chars().position(|c| c == '^'),
-            text.chars().position(|c| c == 'w')
-        );
+        assert_eq!(carets.chars().position(|c| c == '^'), text.chars().position(|c| c == 'w'));
     }
 
     #[test]
     fn a_problem_of_several_lines_is_shown_on_its_first() {
-        assert_eq!(
-            shown("a(b\nc)", "(b\nc)"),
-            "job.js:1:2: bad\n  |\n1 | a(b\n  |  ^^"
-        );
+        assert_eq!(shown("a(b\nc)", "(b\nc)"), "job.js:1:2: bad\n  |\n1 | a(b\n  |  ^^");
     }
 }

@@ -85,29 +85,17 @@ pub(super) struct Edits {
 impl Edits {
     /// Puts text before and after a stretch. Of two wraps of the same stretch the later one is outside.
     pub(super) fn wrap(&mut self, range: Range, before: Vec<Piece>, after: Vec<Piece>) {
-        self.wraps.push(Wrap {
-            range,
-            before,
-            after,
-        });
+        self.wraps.push(Wrap { range, before, after });
     }
 
     /// Puts `with` in the place of a stretch; a wrap of exactly that stretch stays around it.
     pub(super) fn replace(&mut self, range: Range, with: Vec<Piece>) {
-        self.replacements.push(Replacement {
-            range,
-            with,
-            moved: false,
-        });
+        self.replacements.push(Replacement { range, with, moved: false });
     }
 
     /// Takes a stretch out, wraps and all, because it is placed elsewhere as a [`Piece::Source`].
     pub(super) fn move_away(&mut self, range: Range, leaving: Vec<Piece>) {
-        self.replacements.push(Replacement {
-            range,
-            with: leaving,
-            moved: true,
-        });
+        self.replacements.push(Replacement { range, with: leaving, moved: true });
     }
 
     /// Applies the edits to `source`, the result laid out as `layout` says.
@@ -120,10 +108,7 @@ impl Edits {
             chunks: Vec::with_capacity(2 * (self.wraps.len() + self.replacements.len()) + 1),
         };
         rendering.pieces(layout);
-        Rendered {
-            code: rendering.code,
-            chunks: rendering.chunks,
-        }
+        Rendered { code: rendering.code, chunks: rendering.chunks }
     }
 
     /// What happens at which byte, in the order in which it is written.
@@ -132,27 +117,14 @@ impl Edits {
         for (index, wrap) in self.wraps.iter().enumerate() {
             let (Range { lo, hi }, index) = (wrap.range, index as u32);
             // At one byte, what ends there is closed before anything opens, and the inner closes first; the outer opens first.
-            events.push(Event {
-                order: (hi, Turn::Close, !lo, index),
-                index,
-            });
-            events.push(Event {
-                order: (lo, Turn::Open, !hi, !index),
-                index,
-            });
+            events.push(Event { order: (hi, Turn::Close, !lo, index), index });
+            events.push(Event { order: (lo, Turn::Open, !hi, !index), index });
         }
         for (index, replacement) in self.replacements.iter().enumerate() {
             let (Range { lo, hi }, index) = (replacement.range, index as u32);
             // What moves away takes the wraps that begin with it along, so its turn is before theirs.
-            let turn = if replacement.moved {
-                Turn::MoveAway
-            } else {
-                Turn::Replace
-            };
-            events.push(Event {
-                order: (lo, turn, !hi, index),
-                index,
-            });
+            let turn = if replacement.moved { Turn::MoveAway } else { Turn::Replace };
+            events.push(Event { order: (lo, turn, !hi, index), index });
         }
         events.sort_unstable_by_key(|event| event.order);
         events
@@ -221,9 +193,7 @@ impl<'a> Rendering<'a> {
         let edits = self.edits;
         let mut cursor = range.lo;
         let mut replaced: Option<&Replacement> = None;
-        let first = self
-            .events
-            .partition_point(|event| event.order.0 < range.lo);
+        let first = self.events.partition_point(|event| event.order.0 < range.lo);
         for index in first..self.events.len() {
             let Event { order, index } = self.events[index];
             let (at, turn, ..) = order;
@@ -242,11 +212,7 @@ impl<'a> Rendering<'a> {
                     }
                     self.verbatim(cursor, at);
                     cursor = at;
-                    self.pieces(if turn == Turn::Open {
-                        &wrap.before
-                    } else {
-                        &wrap.after
-                    });
+                    self.pieces(if turn == Turn::Open { &wrap.before } else { &wrap.after });
                 }
                 Turn::MoveAway | Turn::Replace => {
                     let replacement = &edits.replacements[index as usize];
@@ -273,11 +239,6 @@ impl<'a> Rendering<'a> {
     }
 
     fn chunk(&mut self, source: u32, length: u32, verbatim: bool) {
-        self.chunks.push(Chunk {
-            generated: self.code.len() as u32,
-            source,
-            length,
-            verbatim,
-        });
+        self.chunks.push(Chunk { generated: self.code.len() as u32, source, length, verbatim });
     }
 }

@@ -27,40 +27,22 @@ impl Prelude {
     pub(super) fn new(walk: &mut Walk, dialect: Dialect) -> Self {
         let vocabulary = walk.vocabulary;
         let adaptors = vocabulary.adaptors();
-        let mut prelude = Self {
-            from_adaptors: vec![Vec::new(); adaptors.len()],
-            from_runtime: Vec::new(),
-            variables: Vec::new(),
-        };
+        let mut prelude =
+            Self { from_adaptors: vec![Vec::new(); adaptors.len()], from_runtime: Vec::new(), variables: Vec::new() };
         let mut problems = Vec::new();
         let mut undeclared = Vec::new();
-        for FreeName {
-            name,
-            needed,
-            assigned,
-        } in &walk.free
-        {
+        for FreeName { name, needed, assigned } in &walk.free {
             if vocabulary::is_reserved(name) {
-                problems.extend(
-                    needed
-                        .or(*assigned)
-                        .map(|range| names::reserved(name, range)),
-                );
+                problems.extend(needed.or(*assigned).map(|range| names::reserved(name, range)));
                 continue;
             }
             let meaning = vocabulary.meaning(name);
             match (meaning, *assigned, *needed) {
                 (Meaning::Global | Meaning::Extra, ..) => {}
                 (Meaning::Adaptor(index), Some(range), _) if adaptors[index].exports.is_some() => {
-                    problems.push(names::assigned_import(
-                        name,
-                        range,
-                        adaptors[index].specifier,
-                    ));
+                    problems.push(names::assigned_import(name, range, adaptors[index].specifier));
                 }
-                (Meaning::Runtime, Some(range), _) => {
-                    problems.push(names::assigned_import(name, range, RUNTIME))
-                }
+                (Meaning::Runtime, Some(range), _) => problems.push(names::assigned_import(name, range, RUNTIME)),
                 (Meaning::Adaptor(_) | Meaning::Nothing, Some(range), _) => match dialect {
                     Dialect::Script => prelude.variables.push(name.clone()),
                     Dialect::Module => problems.push(names::undeclared_assignment(name, range)),
@@ -83,9 +65,11 @@ impl Prelude {
         }
         if !undeclared.is_empty() {
             let declared = declared_names(walk);
-            problems.extend(undeclared.iter().map(|(name, range): &(Atom, Range)| {
-                names::undeclared(name, *range, vocabulary, &declared)
-            }));
+            problems.extend(
+                undeclared
+                    .iter()
+                    .map(|(name, range): &(Atom, Range)| names::undeclared(name, *range, vocabulary, &declared)),
+            );
         }
         walk.problems.extend(problems);
         prelude
@@ -97,11 +81,7 @@ impl Prelude {
         let mut parts = Vec::new();
         for (adaptor, names) in adaptors.iter().zip(&self.from_adaptors) {
             if !names.is_empty() {
-                parts.push(format!(
-                    "import {{ {} }} from {};",
-                    listed(names),
-                    quoted(adaptor.specifier)
-                ));
+                parts.push(format!("import {{ {} }} from {};", listed(names), quoted(adaptor.specifier)));
             }
         }
         // The adaptor's `execute` reaches the runtime this way. Names that two `export *` have in common belong to neither,
@@ -109,22 +89,10 @@ impl Prelude {
         if let Some(adaptor) = adaptors.first() {
             parts.push(format!("export * from {};", quoted(adaptor.specifier)));
         }
-        let defer = walk
-            .deferred
-            .iter()
-            .map(|names| format!("defer as {}", names.defer));
-        let lent: Vec<String> = self
-            .from_runtime
-            .iter()
-            .map(Atom::to_string)
-            .chain(defer)
-            .collect();
+        let defer = walk.deferred.iter().map(|names| format!("defer as {}", names.defer));
+        let lent: Vec<String> = self.from_runtime.iter().map(Atom::to_string).chain(defer).collect();
         if !lent.is_empty() {
-            parts.push(format!(
-                "import {{ {} }} from {};",
-                lent.join(", "),
-                quoted(RUNTIME)
-            ));
+            parts.push(format!("import {{ {} }} from {};", lent.join(", "), quoted(RUNTIME)));
         }
         if !self.variables.is_empty() {
             parts.push(format!("let {};", listed(&self.variables)));
@@ -135,11 +103,7 @@ impl Prelude {
 
 /// The names of the job's top level, sorted: the order of a hash map must not show in messages.
 fn declared_names(walk: &Walk) -> Vec<Atom> {
-    let mut names: Vec<Atom> = walk
-        .scopes
-        .iter()
-        .flat_map(|scope| scope.keys().cloned())
-        .collect();
+    let mut names: Vec<Atom> = walk.scopes.iter().flat_map(|scope| scope.keys().cloned()).collect();
     names.sort();
     names
 }

@@ -81,11 +81,7 @@ impl Walk<'_> {
         }
         // The innermost scope around the `$` that declares a `state`; the module's own does not count, for it is not the
         // state of a run.
-        let state = self
-            .scopes
-            .iter()
-            .rposition(|names| names.contains_key(&self.state))
-            .filter(|&scope| scope > 0);
+        let state = self.scopes.iter().rposition(|names| names.contains_key(&self.state)).filter(|&scope| scope > 0);
         let problem = match self.enclosing_argument(statement) {
             None if state.is_some() => return,
             None => Problem::new(chain, "lazy state `$`: Must be inside an operation")
@@ -125,12 +121,9 @@ impl Walk<'_> {
     /// makes an operation. A statement that is an operation without such a call (a function of the job) lends its outermost.
     fn enclosing_argument(&mut self, statement: StatementKind) -> Option<&mut Argument> {
         let argument = |frame: &Frame| matches!(frame, Frame::Argument(_));
-        let of_operation =
-            |frame: &Frame| matches!(frame, Frame::Argument(argument) if argument.of_operation);
+        let of_operation = |frame: &Frame| matches!(frame, Frame::Argument(argument) if argument.of_operation);
         let index = self.frames.iter().rposition(of_operation).or_else(|| {
-            (statement == StatementKind::Operation)
-                .then(|| self.frames.iter().position(argument))
-                .flatten()
+            (statement == StatementKind::Operation).then(|| self.frames.iter().position(argument)).flatten()
         })?;
         match &mut self.frames[index] {
             Frame::Argument(argument) => Some(argument),
@@ -140,23 +133,14 @@ impl Walk<'_> {
 
     /// The walk comes out of an argument: if there was a lazy `$` in it, it becomes a function of the state.
     pub(super) fn leave_argument(&mut self, argument: Argument) {
-        let Argument {
-            range,
-            lazy,
-            awaits,
-            ..
-        } = argument;
+        let Argument { range, lazy, awaits, .. } = argument;
         if !lazy {
             if awaits {
                 self.awaits_here();
             }
             return;
         }
-        let arrow = if awaits {
-            "async state => "
-        } else {
-            "state => "
-        };
+        let arrow = if awaits { "async state => " } else { "state => " };
         // After an arrow, a brace would open a body.
         let in_parentheses = range.text(self.source).starts_with('{');
         let (before, after) = if in_parentheses {
@@ -164,7 +148,6 @@ impl Walk<'_> {
         } else {
             (arrow.into(), Vec::new())
         };
-        self.edits
-            .wrap(range, vec![Piece::Text(before, Some(range.lo))], after);
+        self.edits.wrap(range, vec![Piece::Text(before, Some(range.lo))], after);
     }
 }

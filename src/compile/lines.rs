@@ -26,36 +26,25 @@ impl Lines {
             };
             starts.push(next as u32);
         }
-        Self {
-            starts,
-            ascii: text.is_ascii(),
-        }
+        Self { starts, ascii: text.is_ascii() }
     }
 
     /// The line and column of the byte at `offset`, both counted from 0, the column in UTF-16 code units.
     pub(super) fn position(&self, text: &str, offset: u32) -> (u32, u32) {
         let line = self.starts.partition_point(|&start| start <= offset) - 1;
         let start = self.starts[line];
-        let column = if self.ascii {
-            offset - start
-        } else {
-            utf16_length(slice(text, start, offset))
-        };
+        let column = if self.ascii { offset - start } else { utf16_length(slice(text, start, offset)) };
         (line as u32, column)
     }
 
     /// The byte at which a line (counted from 0) begins; the end of the text for lines beyond the last.
     pub(super) fn start(&self, text: &str, line: u32) -> u32 {
-        self.starts
-            .get(line as usize)
-            .copied()
-            .unwrap_or(text.len() as u32)
+        self.starts.get(line as usize).copied().unwrap_or(text.len() as u32)
     }
 
     /// The text of a line (counted from 0), without what ends it.
     pub(super) fn line<'t>(&self, text: &'t str, line: u32) -> &'t str {
-        slice(text, self.start(text, line), self.start(text, line + 1))
-            .trim_end_matches(is_line_end)
+        slice(text, self.start(text, line), self.start(text, line + 1)).trim_end_matches(is_line_end)
     }
 }
 

@@ -116,17 +116,9 @@ pub fn compile(source: &str, options: &Options) -> Result<Compiled, CompileError
         let problem = match no_room {
             NoRoom::TooLarge => Problem::new(Range::new(0, 0), "the job is too large to compile")
                 .help("move the data in it to the state, or to a collection"),
-            NoRoom::OutOfMemory => Problem::new(
-                Range::new(0, 0),
-                "there is not enough memory to compile the job",
-            ),
+            NoRoom::OutOfMemory => Problem::new(Range::new(0, 0), "there is not enough memory to compile the job"),
         };
-        Err(CompileError::new(
-            options.file_name,
-            source,
-            &Lines::new(source),
-            vec![problem],
-        ))
+        Err(CompileError::new(options.file_name, source, &Lines::new(source), vec![problem]))
     })
 }
 
@@ -163,10 +155,7 @@ mod tests {
         let exports = ["fn", "get"].map(str::to_owned);
         let options = Options {
             file_name: "job.js",
-            adaptors: &[Adaptor {
-                specifier: "http",
-                exports: Some(&exports),
-            }],
+            adaptors: &[Adaptor { specifier: "http", exports: Some(&exports) }],
             dialect: Dialect::Module,
             extra_globals: &["prepare", "limit"],
         };
@@ -189,18 +178,10 @@ mod tests {
     #[test]
     fn every_place_of_the_module_leads_back() {
         let source = "get('/é', $.a.b); const x = 1;\n  fn(() => x).then(f => f);\n";
-        let Compiled {
-            code,
-            map,
-            operations,
-        } = compiled(source);
+        let Compiled { code, map, operations } = compiled(source);
         for word in ["'/é'", "a.b", "x = 1", "fn(()", "=> x", ".then(f", "f => f"] {
             let (line, column) = place(&code, word);
-            assert_eq!(
-                map.original_position(line, column),
-                Some(place(source, word)),
-                "{word}"
-            );
+            assert_eq!(map.original_position(line, column), Some(place(source, word)), "{word}");
             assert_eq!(
                 map.original_position(line, column + 1),
                 Some(place(source, word)).map(|(line, column)| (line, column + 1)),
@@ -209,27 +190,20 @@ mod tests {
         }
         // What stands for something of the source leads to it, from everywhere inside.
         let (line, column) = place(&code, "state.a");
-        assert_eq!(
-            map.original_position(line, column + 3),
-            Some(place(source, "$"))
-        );
+        assert_eq!(map.original_position(line, column + 3), Some(place(source, "$")));
         let (line, column) = place(&code, "_defer(fn");
-        assert_eq!(
-            map.original_position(line, column),
-            Some(place(source, "fn(()"))
-        );
+        assert_eq!(map.original_position(line, column), Some(place(source, "fn(()")));
         // What stands for nothing leads nowhere.
         assert_eq!(map.original_position(1, 1), None);
         assert_eq!(map.original_position(99, 1), None);
         assert_eq!(map.original_position(0, 0), None);
 
-        let expected =
-            [("get", 1, 1, 1), ("fn", 2, 3, 2)].map(|(name, line, column, order)| Operation {
-                name: name.to_owned(),
-                line,
-                column,
-                order,
-            });
+        let expected = [("get", 1, 1, 1), ("fn", 2, 3, 2)].map(|(name, line, column, order)| Operation {
+            name: name.to_owned(),
+            line,
+            column,
+            order,
+        });
         assert_eq!(operations, expected);
     }
 }

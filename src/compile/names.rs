@@ -9,17 +9,10 @@ use super::edit::Range;
 use super::vocabulary::{self, Vocabulary};
 
 /// A name that is declared nowhere and means nothing.
-pub(super) fn undeclared(
-    name: &str,
-    range: Range,
-    vocabulary: &Vocabulary,
-    declared: &[Atom],
-) -> Problem {
+pub(super) fn undeclared(name: &str, range: Range, vocabulary: &Vocabulary, declared: &[Atom]) -> Problem {
     let problem = Problem::new(range, format!("\"{name}\" is not defined"));
     if let Some(adaptor) = vocabulary::well_known_adaptor(name) {
-        return problem.help(format!(
-            "is it from @openfn/language-{adaptor}? pass -a {adaptor}"
-        ));
+        return problem.help(format!("is it from @openfn/language-{adaptor}? pass -a {adaptor}"));
     }
     match nearest(name, vocabulary, declared) {
         Some(meant) => problem.help(format!("did you mean \"{meant}\"?")),
@@ -29,18 +22,12 @@ pub(super) fn undeclared(
 
 /// An assignment to a name that is declared nowhere. Modules are strict: it would fail when it runs.
 pub(super) fn undeclared_assignment(name: &str, range: Range) -> Problem {
-    Problem::new(range, format!("\"{name}\" is not defined"))
-        .help(format!("declare it: let {name} = …"))
+    Problem::new(range, format!("\"{name}\" is not defined")).help(format!("declare it: let {name} = …"))
 }
 
 pub(super) fn assigned_import(name: &str, range: Range, specifier: &str) -> Problem {
-    Problem::new(
-        range,
-        format!("\"{name}\" is imported from {specifier} and cannot be assigned"),
-    )
-    .help(format!(
-        "to use the name for something else, declare it: let {name} = …"
-    ))
+    Problem::new(range, format!("\"{name}\" is imported from {specifier} and cannot be assigned"))
+        .help(format!("to use the name for something else, declare it: let {name} = …"))
 }
 
 /// `arguments` outside of a function, or a word that is none in a module.
@@ -64,12 +51,7 @@ fn nearest(name: &str, vocabulary: &Vocabulary, declared: &[Atom]) -> Option<Str
         .iter()
         .map(|name| &**name)
         .chain(vocabulary.known_names())
-        .map(|known| {
-            (
-                strsim::damerau_levenshtein(&wanted, &known.to_lowercase()),
-                known,
-            )
-        })
+        .map(|known| (strsim::damerau_levenshtein(&wanted, &known.to_lowercase()), known))
         .filter(|&(distance, _)| distance <= allowed)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, known)| known.to_owned())

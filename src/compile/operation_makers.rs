@@ -25,16 +25,10 @@ pub(super) fn find(walk: &mut Walk, module: &Module) {
             match value {
                 Expr::Arrow(arrow) if arrow.params.len() == 1 => makers.push(name.clone()),
                 Expr::Fn(inner) if inner.function.params.len() == 1 => makers.push(name.clone()),
-                Expr::Call(CallExpr {
-                    callee: Callee::Expr(callee),
-                    ..
-                }) => match callee.unwrap_parens() {
+                Expr::Call(CallExpr { callee: Callee::Expr(callee), .. }) => match callee.unwrap_parens() {
                     callee if walk.makes_operation(callee) => makers.push(name.clone()),
                     Expr::Ident(callee) if !walk.scopes[1].contains_key(&callee.sym) => {
-                        followers
-                            .entry(callee.sym.clone())
-                            .or_default()
-                            .push(name.clone());
+                        followers.entry(callee.sym.clone()).or_default().push(name.clone());
                     }
                     _ => {}
                 },
@@ -64,14 +58,10 @@ impl<'m> Function<'m> {
             ModuleItem::ModuleDecl(ModuleDecl::ExportDecl(export)) => &export.decl,
             _ => return Vec::new(),
         };
-        let plain =
-            |function: &deno_ast::swc::ast::Function| !function.is_async && !function.is_generator;
+        let plain = |function: &deno_ast::swc::ast::Function| !function.is_async && !function.is_generator;
         match declaration {
             Decl::Fn(declared) if plain(&declared.function) => {
-                vec![(
-                    declared.ident.sym.clone(),
-                    Self::Function(&declared.function),
-                )]
+                vec![(declared.ident.sym.clone(), Self::Function(&declared.function))]
             }
             Decl::Var(variables) => variables
                 .decls
@@ -82,9 +72,7 @@ impl<'m> Function<'m> {
                     };
                     let function = match variable.init.as_deref()?.unwrap_parens() {
                         Expr::Arrow(arrow) if !arrow.is_async => Self::Arrow(arrow),
-                        Expr::Fn(expression) if plain(&expression.function) => {
-                            Self::Function(&expression.function)
-                        }
+                        Expr::Fn(expression) if plain(&expression.function) => Self::Function(&expression.function),
                         _ => return None,
                     };
                     Some((name.sym.clone(), function))
@@ -99,9 +87,7 @@ impl<'m> Function<'m> {
             values: Vec::new(),
             names: match self {
                 Self::Arrow(arrow) => scope::pattern_names(&arrow.params),
-                Self::Function(function) => {
-                    scope::pattern_names(function.params.iter().map(|param| &param.pat))
-                }
+                Self::Function(function) => scope::pattern_names(function.params.iter().map(|param| &param.pat)),
             },
         };
         match self {
@@ -155,9 +141,7 @@ impl<'m> Returns<'m> {
                     self.statement(otherwise);
                 }
             }
-            Stmt::Return(ReturnStmt {
-                arg: Some(value), ..
-            }) => self.value(value),
+            Stmt::Return(ReturnStmt { arg: Some(value), .. }) => self.value(value),
             _ => {}
         }
     }

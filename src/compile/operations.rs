@@ -57,18 +57,14 @@ enum DefaultExport<'m> {
 impl<'m> DefaultExport<'m> {
     fn of(module: &'m Module) -> Self {
         let written = module.body.iter().find_map(|item| match item {
-            ModuleItem::ModuleDecl(ModuleDecl::ExportDefaultExpr(export)) => {
-                Some(match export.expr.unwrap_parens() {
-                    Expr::Array(array) => Self::Array(array),
-                    _ => Self::Other,
-                })
-            }
+            ModuleItem::ModuleDecl(ModuleDecl::ExportDefaultExpr(export)) => Some(match export.expr.unwrap_parens() {
+                Expr::Array(array) => Self::Array(array),
+                _ => Self::Other,
+            }),
             ModuleItem::ModuleDecl(ModuleDecl::ExportDefaultDecl(_)) => Some(Self::Other),
-            ModuleItem::ModuleDecl(ModuleDecl::ExportNamed(export)) => export
-                .specifiers
-                .iter()
-                .any(exports_default)
-                .then_some(Self::Other),
+            ModuleItem::ModuleDecl(ModuleDecl::ExportNamed(export)) => {
+                export.specifiers.iter().any(exports_default).then_some(Self::Other)
+            }
             _ => None,
         });
         written.unwrap_or(Self::None)
@@ -94,9 +90,7 @@ impl<'m> Plan<'m> {
         for item in &module.body {
             let fate = match item {
                 ModuleItem::Stmt(Stmt::Empty(_)) => Fate::Empty,
-                ModuleItem::Stmt(Stmt::Expr(statement))
-                    if !matches!(default_export, DefaultExport::Other) =>
-                {
+                ModuleItem::Stmt(Stmt::Expr(statement)) if !matches!(default_export, DefaultExport::Other) => {
                     refuse_bare_function(walk, &statement.expr);
                     match Operations::of(walk, &statement.expr) {
                         Some(operations) => Fate::Operations(operations),
@@ -109,16 +103,8 @@ impl<'m> Plan<'m> {
             statements.push(Statement { range, fate });
         }
         let source = walk.source;
-        let hashbang = if source.starts_with("#!") {
-            source.find(is_line_end).unwrap_or(source.len())
-        } else {
-            0
-        };
-        Self {
-            statements,
-            default_export,
-            hashbang: hashbang as u32,
-        }
+        let hashbang = if source.starts_with("#!") { source.find(is_line_end).unwrap_or(source.len()) } else { 0 };
+        Self { statements, default_export, hashbang: hashbang as u32 }
     }
 
     /// Walks all statements, each as what it becomes.
@@ -153,28 +139,20 @@ impl<'m> Plan<'m> {
     /// The operations of the job, in the order in which they run.
     pub(super) fn operations(&self, source: &str, lines: &Lines) -> Vec<Operation> {
         let written: Vec<Option<&Expr>> = match &self.default_export {
-            DefaultExport::Array(array) => array
-                .elems
-                .iter()
-                .map(|element| element.as_ref().map(|element| &*element.expr))
-                .collect(),
+            DefaultExport::Array(array) => {
+                array.elems.iter().map(|element| element.as_ref().map(|element| &*element.expr)).collect()
+            }
             DefaultExport::None | DefaultExport::Other => Vec::new(),
         };
         let added = self.statements.iter().filter_map(Statement::operations);
-        let added =
-            added.flat_map(|operations| operations.calls.iter().map(|&(call, _)| Some(call)));
+        let added = added.flat_map(|operations| operations.calls.iter().map(|&(call, _)| Some(call)));
         let mut operations = Vec::new();
         for (order, expression) in (1..).zip(written.into_iter().chain(added)) {
             if let Some(call) = expression.map(awaited)
                 && is_call(call)
             {
                 let (line, column) = lines.position(source, Range::from(call.span()).lo);
-                operations.push(Operation {
-                    name: name(call),
-                    line: line + 1,
-                    column: column + 1,
-                    order,
-                });
+                operations.push(Operation { name: name(call), line: line + 1, column: column + 1, order });
             }
         }
         operations
@@ -210,27 +188,16 @@ impl<'m> Plan<'m> {
             DefaultExport::Array(array) => self.add_to(walk, array),
             DefaultExport::None => {
                 let stays = |statement: &Statement| matches!(statement.fate, Fate::Stays(_));
-                let first_after = self
-                    .statements
-                    .iter()
-                    .rposition(stays)
-                    .map_or(0, |last| last + 1);
+                let first_after = self.statements.iter().rposition(stays).map_or(0, |last| last + 1);
                 let in_place = &self.statements[first_after..];
-                if in_place
-                    .iter()
-                    .any(|statement| statement.operations().is_some())
-                {
+                if in_place.iter().any(|statement| statement.operations().is_some()) {
                     let moved = self.take_out(walk, first_after, true);
                     export_in_place(walk, in_place, moved);
                 } else {
                     let moved = self.take_out(walk, first_after, false);
                     let ends_line = source.ends_with(is_line_end);
                     let new_line = head < end && !ends_line;
-                    layout.push(Piece::text(if new_line {
-                        "\nexport default ["
-                    } else {
-                        "export default ["
-                    }));
+                    layout.push(Piece::text(if new_line { "\nexport default [" } else { "export default [" }));
                     layout.extend(moved);
                     layout.push(Piece::text(if ends_line { "];\n" } else { "];" }));
                 }
@@ -251,23 +218,14 @@ impl<'m> Plan<'m> {
                 continue;
             };
             let before = index.checked_sub(1).map(|before| &self.statements[before]);
-            let gap = Range::new(
-                before.map_or(self.hashbang, |before| before.range.hi),
-                statement.range.lo,
-            );
-            let moved = Range::new(
-                trivia::attached_from(source, gap),
-                trivia::trailing_comment(source, statement.range.hi),
-            );
+            let gap = Range::new(before.map_or(self.hashbang, |before| before.range.hi), statement.range.lo);
+            let moved =
+                Range::new(trivia::attached_from(source, gap), trivia::trailing_comment(source, statement.range.hi));
             // Without the operation between them, a statement that ends with its line could run on into the next.
             let runs_on = before.is_some_and(|before| {
                 matches!(before.fate, Fate::Stays(_)) && !before.range.text(source).ends_with(';')
             });
-            let leaving = if runs_on {
-                vec![Piece::text(";")]
-            } else {
-                Vec::new()
-            };
+            let leaving = if runs_on { vec![Piece::text(";")] } else { Vec::new() };
             walk.edits.move_away(moved, leaving);
             if elements.is_empty() && moved.lo < statement.range.lo {
                 elements.push(Piece::text("\n"));
@@ -292,11 +250,7 @@ impl<'m> Plan<'m> {
         }
         if let Some(Some(last)) = array.elems.last() {
             let after = trivia::skip(walk.source, Range::from(last.span()).hi);
-            let comma = if walk.source[after as usize..].starts_with(',') {
-                " "
-            } else {
-                ", "
-            };
+            let comma = if walk.source[after as usize..].starts_with(',') { " " } else { ", " };
             elements.insert(0, Piece::text(comma));
         }
         let close = Range::from(array.span).hi - 1;
@@ -309,25 +263,17 @@ fn export_in_place(walk: &mut Walk, statements: &[Statement], moved: Vec<Piece>)
     let mut before = vec![Piece::text("export default [")];
     before.extend(moved);
     let mut before = Some(before);
-    let last = statements
-        .iter()
-        .rposition(|statement| statement.operations().is_some());
+    let last = statements.iter().rposition(|statement| statement.operations().is_some());
     for (index, statement) in statements.iter().enumerate() {
         match &statement.fate {
             Fate::Operations(operations) => {
-                statement.end_with(
-                    walk,
-                    operations,
-                    if last == Some(index) { "];" } else { "," },
-                );
+                statement.end_with(walk, operations, if last == Some(index) { "];" } else { "," });
                 if let Some(before) = before.take() {
                     walk.edits.wrap(operations.expression, before, Vec::new());
                 }
             }
             // Within the array, a lone semicolon would be an error.
-            Fate::Empty if before.is_none() && Some(index) < last => {
-                walk.edits.replace(statement.range, Vec::new())
-            }
+            Fate::Empty if before.is_none() && Some(index) < last => walk.edits.replace(statement.range, Vec::new()),
             Fate::Empty | Fate::Stays(_) => {}
         }
     }
@@ -348,8 +294,7 @@ impl<'m> Statement<'m> {
         if semicolon.text(walk.source) == ";" {
             walk.edits.replace(semicolon, vec![Piece::text(text)]);
         } else if !text.is_empty() {
-            walk.edits
-                .wrap(operations.expression, Vec::new(), vec![Piece::text(text)]);
+            walk.edits.wrap(operations.expression, Vec::new(), vec![Piece::text(text)]);
         }
     }
 }
@@ -358,17 +303,12 @@ impl<'m> Operations<'m> {
     fn of(walk: &Walk, expression: &'m Expr) -> Option<Self> {
         let calls = match expression {
             // `get('/a'), get('/b')`: a slip for a semicolon, and never anything else at this level.
-            Expr::Seq(sequence) => sequence
-                .exprs
-                .iter()
-                .map(|call| Some((&**call, kind(walk, call)?)))
-                .collect::<Option<_>>()?,
+            Expr::Seq(sequence) => {
+                sequence.exprs.iter().map(|call| Some((&**call, kind(walk, call)?))).collect::<Option<_>>()?
+            }
             call => vec![(call, kind(walk, call)?)],
         };
-        Some(Self {
-            expression: expression.span().into(),
-            calls,
-        })
+        Some(Self { expression: expression.span().into(), calls })
     }
 }
 
@@ -453,11 +393,8 @@ const ANONYMOUS: &str = "anonymous";
 fn refuse_bare_function(walk: &mut Walk, expression: &Expr) {
     if let Expr::Arrow(_) | Expr::Fn(_) = expression.unwrap_parens() {
         walk.problems.push(
-            Problem::new(
-                expression.span(),
-                "a function by itself is not an operation",
-            )
-            .help("wrap it in fn(…): fn(state => { return state; })"),
+            Problem::new(expression.span(), "a function by itself is not an operation")
+                .help("wrap it in fn(…): fn(state => { return state; })"),
         );
     }
 }

@@ -10,9 +10,7 @@ use deno_ast::swc::ast::*;
 use deno_ast::swc::common::{FileName, SourceMap, Spanned};
 use deno_ast::swc::ecma_visit::{Visit, VisitWith};
 use deno_ast::swc::parser::error::{Error, SyntaxError};
-use deno_ast::swc::parser::{
-    EsSyntax, Syntax, TsSyntax, parse_file_as_module, parse_file_as_script,
-};
+use deno_ast::swc::parser::{EsSyntax, Syntax, TsSyntax, parse_file_as_module, parse_file_as_script};
 use deno_ast::{ModuleSpecifier, TypeStripOptions, type_strip};
 
 use super::diagnostic::Problem;
@@ -34,10 +32,7 @@ pub(super) fn parse<'s>(source: &'s str, options: &Options) -> Result<Parsed<'s>
     }
     let problems = match module(source, javascript_syntax()) {
         Ok(module) => {
-            return Ok(Parsed {
-                text: source.into(),
-                module,
-            });
+            return Ok(Parsed { text: source.into(), module });
         }
         Err(problems) => problems,
     };
@@ -54,9 +49,7 @@ pub(super) fn parse<'s>(source: &'s str, options: &Options) -> Result<Parsed<'s>
 }
 
 fn is_typescript(file_name: &str) -> bool {
-    [".ts", ".mts", ".cts"]
-        .iter()
-        .any(|extension| file_name.ends_with(extension))
+    [".ts", ".mts", ".cts"].iter().any(|extension| file_name.ends_with(extension))
 }
 
 pub(super) fn javascript_syntax() -> Syntax {
@@ -82,10 +75,7 @@ pub(super) fn module(text: &str, syntax: Syntax) -> Result<Module, Vec<Problem>>
             let mut problems: Vec<Problem> = errors.into_iter().map(syntax_problem).collect();
             let fatal = syntax_problem(fatal);
             let at = fatal.range.lo;
-            if !problems
-                .iter()
-                .any(|problem| problem.range.lo == at || problem.range.hi == at)
-            {
+            if !problems.iter().any(|problem| problem.range.lo == at || problem.range.hi == at) {
                 problems.push(fatal);
             }
             if let Some(problem) = problems.last_mut()
@@ -133,10 +123,7 @@ fn bracket_left_open(text: &str, before: u32) -> Option<String> {
         .rev()
         .map(|(bracket, at)| (bracket, line_of(at)))
         .find(|&(_, line)| line < here && (at_end || indent(line) >= indent(here)))?;
-    Some(format!(
-        "the \"{bracket}\" on line {} is still open here",
-        line + 1
-    ))
+    Some(format!("the \"{bracket}\" on line {} is still open here", line + 1))
 }
 
 /// The length of a quotation at the beginning of a text, up to the quote that ends it.
@@ -154,13 +141,7 @@ fn is_script(text: &str) -> bool {
     let map = SourceMap::default();
     let file = map.new_source_file(FileName::Anon.into(), text.to_owned());
     let mut errors = Vec::new();
-    let script = parse_file_as_script(
-        &file,
-        javascript_syntax(),
-        EsVersion::latest(),
-        None,
-        &mut errors,
-    );
+    let script = parse_file_as_script(&file, javascript_syntax(), EsVersion::latest(), None, &mut errors);
     script.is_ok() && errors.is_empty()
 }
 
@@ -171,11 +152,8 @@ fn syntax_problem(error: Error) -> Problem {
         SyntaxError::ReturnNotAllowed => return_outside(range),
         SyntaxError::WithInStrict => Problem::new(range, "`with` is not allowed"),
         SyntaxError::LegacyOctal | SyntaxError::LegacyDecimal | SyntaxError::TS1085 => {
-            Problem::new(
-                range,
-                "numbers and escapes that begin with 0 are not allowed",
-            )
-            .help("write octal numbers as 0o17, and octal escapes as \\x0f")
+            Problem::new(range, "numbers and escapes that begin with 0 are not allowed")
+                .help("write octal numbers as 0o17, and octal escapes as \\x0f")
         }
         SyntaxError::TS1102 => Problem::new(range, "a variable cannot be deleted"),
         kind => Problem::new(range, in_our_words(&kind.msg())),
@@ -192,9 +170,7 @@ pub(super) fn return_outside(statement: Range) -> Problem {
 /// Messages of ours begin in lower case, end without a full stop and do not list everything that could stand there.
 fn in_our_words(message: &str) -> String {
     let message = message.split(". Expected ").next().unwrap_or(message);
-    let message = message
-        .replace("'<eof>'", "the end of the job")
-        .replace("`<eof>`", "the end of the job");
+    let message = message.replace("'<eof>'", "the end of the job").replace("`<eof>`", "the end of the job");
     let message = message.trim_end_matches('.');
     let mut letters = message.chars();
     match letters.next() {
@@ -208,33 +184,24 @@ fn in_our_words(message: &str) -> String {
 /// The problem is none in a script, but the module that a script becomes is strict.
 fn only_sloppy(mut problem: Problem) -> Problem {
     problem.help.get_or_insert_with(|| {
-        "older jobs were sloppy scripts; a compiled job is a module, and modules are strict"
-            .to_owned()
+        "older jobs were sloppy scripts; a compiled job is a module, and modules are strict".to_owned()
     });
     problem
 }
 
 fn typescript_syntax() -> Syntax {
-    Syntax::Typescript(TsSyntax {
-        disallow_ambiguous_jsx_like: true,
-        ..TsSyntax::default()
-    })
+    Syntax::Typescript(TsSyntax { disallow_ambiguous_jsx_like: true, ..TsSyntax::default() })
 }
 
 fn without_types<'s>(source: &'s str, typed: &Module) -> Result<Parsed<'s>, Vec<Problem>> {
-    let mut limits = Limits {
-        problems: Vec::new(),
-    };
+    let mut limits = Limits { problems: Vec::new() };
     typed.visit_with(&mut limits);
     if !limits.problems.is_empty() {
         return Err(limits.problems);
     }
     let text = strip(source).map_err(|message| vec![Problem::new(Range::new(0, 0), message)])?;
     let module = module(&text, javascript_syntax())?;
-    Ok(Parsed {
-        text: text.into(),
-        module,
-    })
+    Ok(Parsed { text: text.into(), module })
 }
 
 fn strip(source: &str) -> Result<String, String> {
@@ -255,40 +222,26 @@ struct Limits {
 
 impl Limits {
     fn refuse(&mut self, node: &impl Spanned, what: &str, instead: &str) {
-        let message =
-            format!("{what} is not supported: types are removed from a job, not compiled");
-        self.problems
-            .push(Problem::new(node.span(), message).help(instead));
+        let message = format!("{what} is not supported: types are removed from a job, not compiled");
+        self.problems.push(Problem::new(node.span(), message).help(instead));
     }
 }
 
 impl Visit for Limits {
     fn visit_ts_enum_decl(&mut self, node: &TsEnumDecl) {
         if !node.declare {
-            self.refuse(
-                &node.id,
-                "a TypeScript enum",
-                "use a constant object: const Color = { Red: 'red' }",
-            );
+            self.refuse(&node.id, "a TypeScript enum", "use a constant object: const Color = { Red: 'red' }");
         }
     }
 
     fn visit_ts_module_decl(&mut self, node: &TsModuleDecl) {
         if !node.declare {
-            self.refuse(
-                &node.id,
-                "a TypeScript namespace",
-                "use a constant object, or plain functions",
-            );
+            self.refuse(&node.id, "a TypeScript namespace", "use a constant object, or plain functions");
         }
     }
 
     fn visit_ts_param_prop(&mut self, node: &TsParamProp) {
-        self.refuse(
-            node,
-            "a parameter property",
-            "declare the property in the class and set it in the constructor",
-        );
+        self.refuse(node, "a parameter property", "declare the property in the class and set it in the constructor");
     }
 
     fn visit_ts_import_equals_decl(&mut self, node: &TsImportEqualsDecl) {

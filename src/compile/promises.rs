@@ -34,11 +34,7 @@ struct Chain<'e> {
 
 impl<'e> Chain<'e> {
     fn of(call: &'e CallExpr) -> Option<Self> {
-        let mut chain = Chain {
-            operation: link(call)?,
-            links: vec![call],
-            parentheses: Vec::new(),
-        };
+        let mut chain = Chain { operation: link(call)?, links: vec![call], parentheses: Vec::new() };
         while let Expr::Call(call) = chain.operation.unwrap_parens()
             && let Some(inner) = link(call)
         {
@@ -51,10 +47,7 @@ impl<'e> Chain<'e> {
             chain.operation = inner;
         }
         match chain.operation.unwrap_parens() {
-            Expr::Call(CallExpr {
-                callee: Callee::Expr(_),
-                ..
-            }) => Some(chain),
+            Expr::Call(CallExpr { callee: Callee::Expr(_), .. }) => Some(chain),
             _ => None,
         }
     }
@@ -109,13 +102,7 @@ impl Walk<'_> {
             Root::Operation => true,
             // Outside of operation statements, a function of the job may well return a promise.
             Root::Local | Root::Other => {
-                matches!(
-                    self.frames.first(),
-                    Some(Frame::Statement {
-                        kind: StatementKind::Operation,
-                        ..
-                    })
-                )
+                matches!(self.frames.first(), Some(Frame::Statement { kind: StatementKind::Operation, .. }))
             }
             Root::LocalValue | Root::Plain | Root::Lazy => false,
         };
@@ -144,14 +131,8 @@ impl Walk<'_> {
         // The innermost link is called on the operation itself.
         let adjacent = chain.links.last().copied().filter(|link| is_catch(link));
         let inside_arrow = &chain.links[..chain.links.len() - usize::from(adjacent.is_some())];
-        let asynchronous = if inside_arrow.iter().any(|link| awaits(link)) {
-            "async "
-        } else {
-            ""
-        };
-        let then_chain = vec![Piece::text(format!(
-            ", {asynchronous}{promise} => {promise}"
-        ))];
+        let asynchronous = if inside_arrow.iter().any(|link| awaits(link)) { "async " } else { "" };
+        let then_chain = vec![Piece::text(format!(", {asynchronous}{promise} => {promise}"))];
 
         let Some(catch) = adjacent else {
             self.edits.wrap(operation, vec![call_defer], then_chain);
@@ -173,22 +154,15 @@ impl Walk<'_> {
             // With the white space behind it, if only that comes before the next link.
             let next = trivia::skip(source, end);
             let blank = Range::new(end, next).text(source).trim().is_empty();
-            self.edits
-                .replace(Range::new(dot, if blank { next } else { end }), Vec::new());
+            self.edits.replace(Range::new(dot, if blank { next } else { end }), Vec::new());
             self.edits.wrap(whole, Vec::new(), after);
         } else if handles {
             // The handler and the closing parenthesis stay where they are.
-            self.edits.wrap(
-                operation,
-                vec![call_defer],
-                vec![Piece::text(", undefined")],
-            );
-            self.edits
-                .replace(Range::new(dot, open + 1), vec![Piece::text(", ")]);
+            self.edits.wrap(operation, vec![call_defer], vec![Piece::text(", undefined")]);
+            self.edits.replace(Range::new(dot, open + 1), vec![Piece::text(", ")]);
         } else {
             self.edits.wrap(operation, vec![call_defer], Vec::new());
-            self.edits
-                .replace(Range::new(dot, end), vec![Piece::text(")")]);
+            self.edits.replace(Range::new(dot, end), vec![Piece::text(")")]);
         }
     }
 }

@@ -117,10 +117,7 @@ fn jobs() -> Vec<String> {
         .filter(|file| file.file_stem().is_some_and(|stem| stem == "job"))
         .collect();
     files.sort();
-    files
-        .iter()
-        .map(|file| fs::read_to_string(file).unwrap())
-        .collect()
+    files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
 }
 
 /// Compiles, and checks whatever comes out; answers whether a module did.
@@ -130,20 +127,14 @@ fn check(source: &str, options: &Options) -> bool {
     match compile(source, options) {
         Ok(compiled) => {
             if let Err(problems) = parse::module(&compiled.code, parse::javascript_syntax()) {
-                panic!(
-                    "not a module: {problems:?}\n--- job\n{source}\n--- module\n{}",
-                    compiled.code
-                );
+                panic!("not a module: {problems:?}\n--- job\n{source}\n--- module\n{}", compiled.code);
             }
             let code_lines = Lines::new(&compiled.code);
             for (at, _) in compiled.code.char_indices() {
                 let (line, column) = code_lines.position(&compiled.code, at as u32);
                 if let Some((line, column)) = compiled.map.original_position(line + 1, column + 1) {
                     let text = lines.line(without_mark, line - 1);
-                    assert!(
-                        column <= lines::utf16_length(text) + 1,
-                        "{line}:{column} is not in the job\n{source}"
-                    );
+                    assert!(column <= lines::utf16_length(text) + 1, "{line}:{column} is not in the job\n{source}");
                 }
             }
             serde_json::from_str::<serde_json::Value>(&compiled.map.to_json()).unwrap();
@@ -152,10 +143,7 @@ fn check(source: &str, options: &Options) -> bool {
         Err(error) => {
             assert!(!error.diagnostics.is_empty());
             for diagnostic in &error.diagnostics {
-                assert_eq!(
-                    diagnostic.source_line,
-                    lines.line(without_mark, diagnostic.line - 1)
-                );
+                assert_eq!(diagnostic.source_line, lines.line(without_mark, diagnostic.line - 1));
                 assert!(diagnostic.column <= lines::utf16_length(&diagnostic.source_line) + 1);
             }
             assert!(error.to_string().contains('^'));
@@ -166,17 +154,9 @@ fn check(source: &str, options: &Options) -> bool {
 
 #[test]
 fn mutilated_jobs_compile_or_are_refused() {
-    let exports: Vec<String> = ["fn", "get", "post", "each", "http", "util", "fields"]
-        .map(str::to_owned)
-        .into();
-    let known = [Adaptor {
-        specifier: "@openfn/language-http",
-        exports: Some(&exports),
-    }];
-    let unknown = [Adaptor {
-        specifier: "@openfn/language-http",
-        exports: None,
-    }];
+    let exports: Vec<String> = ["fn", "get", "post", "each", "http", "util", "fields"].map(str::to_owned).into();
+    let known = [Adaptor { specifier: "@openfn/language-http", exports: Some(&exports) }];
+    let unknown = [Adaptor { specifier: "@openfn/language-http", exports: None }];
     let jobs = jobs();
     assert!(jobs.len() > 60);
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
@@ -187,11 +167,7 @@ fn mutilated_jobs_compile_or_are_refused() {
             let options = Options {
                 file_name: if round % 5 == 4 { "job.ts" } else { "job.js" },
                 adaptors: if round % 2 == 0 { &unknown } else { &known },
-                dialect: if round % 3 == 2 {
-                    Dialect::Script
-                } else {
-                    Dialect::Module
-                },
+                dialect: if round % 3 == 2 { Dialect::Script } else { Dialect::Module },
                 extra_globals: &[],
             };
             compiled += usize::from(check(&source, &options));
@@ -203,16 +179,8 @@ fn mutilated_jobs_compile_or_are_refused() {
 
 #[test]
 fn every_beginning_of_a_job_compiles_or_is_refused() {
-    let adaptors = [Adaptor {
-        specifier: "@openfn/language-http",
-        exports: None,
-    }];
-    let options = Options {
-        file_name: "job.js",
-        adaptors: &adaptors,
-        dialect: Dialect::Module,
-        extra_globals: &[],
-    };
+    let adaptors = [Adaptor { specifier: "@openfn/language-http", exports: None }];
+    let options = Options { file_name: "job.js", adaptors: &adaptors, dialect: Dialect::Module, extra_globals: &[] };
     for job in jobs().iter().filter(|job| job.len() < 600) {
         for (at, _) in job.char_indices() {
             check(&job[..at], &options);

@@ -42,23 +42,15 @@ pub(super) fn module_names(items: &[ModuleItem], vocabulary: &Vocabulary) -> Nam
                 hoisted(statement, &mut names);
                 lexical(statement, &mut names);
             }
-            ModuleItem::ModuleDecl(ModuleDecl::Import(import)) => {
-                imported(import, vocabulary, &mut names)
-            }
-            ModuleItem::ModuleDecl(ModuleDecl::ExportDecl(export)) => {
-                declaration(&export.decl, &mut names)
-            }
+            ModuleItem::ModuleDecl(ModuleDecl::Import(import)) => imported(import, vocabulary, &mut names),
+            ModuleItem::ModuleDecl(ModuleDecl::ExportDecl(export)) => declaration(&export.decl, &mut names),
             ModuleItem::ModuleDecl(ModuleDecl::ExportDefaultDecl(export)) => {
                 let ident = match &export.decl {
                     DefaultDecl::Class(class) => &class.ident,
                     DefaultDecl::Fn(function) => &function.ident,
                     DefaultDecl::TsInterfaceDecl(_) => &None,
                 };
-                names.extend(
-                    ident
-                        .iter()
-                        .map(|ident| (ident.sym.clone(), Binding::Local)),
-                );
+                names.extend(ident.iter().map(|ident| (ident.sym.clone(), Binding::Local)));
             }
             ModuleItem::ModuleDecl(_) => {}
         }
@@ -110,11 +102,7 @@ fn imported(import: &ImportDecl, vocabulary: &Vocabulary, names: &mut Names) {
             }),
             ImportSpecifier::Default(_) | ImportSpecifier::Namespace(_) => Imported::Module,
         };
-        let binding = if from_adaptor {
-            Binding::Adaptor(original)
-        } else {
-            Binding::Local
-        };
+        let binding = if from_adaptor { Binding::Adaptor(original) } else { Binding::Local };
         names.insert(specifier.local().sym.clone(), binding);
     }
 }
@@ -168,11 +156,7 @@ fn bound(pattern: &Pat, names: &mut Names) {
         Pat::Ident(ident) => {
             names.insert(ident.sym.clone(), Binding::Local);
         }
-        Pat::Array(array) => array
-            .elems
-            .iter()
-            .flatten()
-            .for_each(|element| bound(element, names)),
+        Pat::Array(array) => array.elems.iter().flatten().for_each(|element| bound(element, names)),
         Pat::Rest(rest) => bound(&rest.arg, names),
         Pat::Object(object) => {
             for property in &object.props {
@@ -208,10 +192,7 @@ fn hoisted(statement: &Stmt, names: &mut Names) {
                 hoisted(otherwise, names);
             }
         }
-        Stmt::Switch(switch) => switch
-            .cases
-            .iter()
-            .for_each(|case| all_hoisted(&case.cons, names)),
+        Stmt::Switch(switch) => switch.cases.iter().for_each(|case| all_hoisted(&case.cons, names)),
         Stmt::Try(attempt) => {
             all_hoisted(&attempt.block.stmts, names);
             if let Some(handler) = &attempt.handler {
@@ -242,9 +223,7 @@ fn hoisted(statement: &Stmt, names: &mut Names) {
 }
 
 fn all_hoisted(statements: &[Stmt], names: &mut Names) {
-    statements
-        .iter()
-        .for_each(|statement| hoisted(statement, names));
+    statements.iter().for_each(|statement| hoisted(statement, names));
 }
 
 fn var(declaration: &VarDecl, names: &mut Names) {

@@ -55,11 +55,8 @@ impl SourceMap {
                 let stop = code_lines.start(&rendered.code, line + 1).min(end);
                 let text = &rendered.code[generated as usize..stop as usize];
                 let visible = text.trim_end_matches(is_line_end);
-                let source_offset = if chunk.verbatim {
-                    chunk.source + (generated - chunk.generated)
-                } else {
-                    chunk.source
-                };
+                let source_offset =
+                    if chunk.verbatim { chunk.source + (generated - chunk.generated) } else { chunk.source };
                 let (source_line, source_column) = lines.position(source, source_offset);
                 segments.push(Segment {
                     line,
@@ -68,22 +65,13 @@ impl SourceMap {
                     source_line,
                     source_column,
                     source_offset,
-                    source_length: if chunk.verbatim {
-                        visible.len() as u32
-                    } else {
-                        0
-                    },
+                    source_length: if chunk.verbatim { visible.len() as u32 } else { 0 },
                     ends_chunk: stop == end,
                 });
                 generated = stop;
             }
         }
-        Self {
-            file_name: file_name.to_owned(),
-            source: source.to_owned(),
-            operations: operations.to_vec(),
-            segments,
-        }
+        Self { file_name: file_name.to_owned(), source: source.to_owned(), operations: operations.to_vec(), segments }
     }
 
     /// The place in the source (line, column) of a place in the module, all counted from 1; `None` in text that stands for
@@ -93,18 +81,12 @@ impl SourceMap {
     /// lazy `$`, leads to where that begins.
     pub fn original_position(&self, line: u32, column: u32) -> Option<(u32, u32)> {
         let wanted = (line.checked_sub(1)?, column.checked_sub(1)?);
-        let after = self
-            .segments
-            .partition_point(|segment| (segment.line, segment.column) <= wanted);
+        let after = self.segments.partition_point(|segment| (segment.line, segment.column) <= wanted);
         let segment = &self.segments[after.checked_sub(1)?];
         if segment.line != wanted.0 || wanted.1 > segment.column + segment.length {
             return None;
         }
-        let into = if segment.source_length == 0 {
-            0
-        } else {
-            wanted.1 - segment.column
-        };
+        let into = if segment.source_length == 0 { 0 } else { wanted.1 - segment.column };
         Some((segment.source_line + 1, segment.source_column + into + 1))
     }
 
@@ -135,12 +117,7 @@ impl SourceMap {
         for (index, segment) in self.segments.iter().enumerate() {
             let end = segment.source_offset + segment.source_length;
             let text = slice(&self.source, segment.source_offset, end);
-            mappings.mapped(
-                segment.line,
-                segment.column,
-                segment.source_line,
-                segment.source_column,
-            );
+            mappings.mapped(segment.line, segment.column, segment.source_line, segment.source_column);
             let mut units = 0;
             let mut in_word = true;
             for (at, c) in text.char_indices() {
@@ -205,8 +182,7 @@ impl Mappings {
 
     /// A base 64 number of variable length, lowest bits first, the sign in the lowest of all.
     fn number(&mut self, value: i64) {
-        const DIGITS: &[u8; 64] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut rest = (value.unsigned_abs() << 1) | u64::from(value < 0);
         loop {
             let digit = rest & 31;

@@ -23,10 +23,7 @@ pub(super) enum NoRoom {
 }
 
 /// Runs `work` on a stack that is deep enough to parse and walk `source`.
-pub(super) fn with_room_for<T: Send>(
-    source: &str,
-    work: impl FnOnce() -> T + Send,
-) -> Result<T, NoRoom> {
+pub(super) fn with_room_for<T: Send>(source: &str, work: impl FnOnce() -> T + Send) -> Result<T, NoRoom> {
     let needed = needed(source);
     if needed <= IN_PLACE {
         return Ok(work());
@@ -78,9 +75,8 @@ fn nesting_cost(byte: u8) -> usize {
 /// The same for the words that can come before a whole expression, statement or type.
 fn nesting_word_cost(word: &[u8]) -> usize {
     match word {
-        b"as" | b"await" | b"delete" | b"do" | b"else" | b"in" | b"infer" | b"instanceof"
-        | b"keyof" | b"new" | b"of" | b"readonly" | b"satisfies" | b"typeof" | b"unique"
-        | b"void" | b"yield" => 2 * 1024 + 512,
+        b"as" | b"await" | b"delete" | b"do" | b"else" | b"in" | b"infer" | b"instanceof" | b"keyof" | b"new"
+        | b"of" | b"readonly" | b"satisfies" | b"typeof" | b"unique" | b"void" | b"yield" => 2 * 1024 + 512,
         _ => 0,
     }
 }
@@ -91,12 +87,7 @@ mod tests {
     use super::*;
 
     fn compiles(source: &str, file_name: &str) -> bool {
-        let options = Options {
-            file_name,
-            adaptors: &[],
-            dialect: Default::default(),
-            extra_globals: &[],
-        };
+        let options = Options { file_name, adaptors: &[], dialect: Default::default(), extra_globals: &[] };
         compile(source, &options).is_ok()
     }
 
@@ -104,9 +95,7 @@ mod tests {
     #[test]
     fn no_nesting_runs_over_the_stack() {
         let levels = 4000;
-        let repeated = |open: &str, close: &str| {
-            format!("x = {}1{}", open.repeat(levels), close.repeat(levels))
-        };
+        let repeated = |open: &str, close: &str| format!("x = {}1{}", open.repeat(levels), close.repeat(levels));
         for (open, close) in [
             ("(", ")"),
             ("[", "]"),
@@ -147,43 +136,24 @@ mod tests {
             compiles(&repeated(open, ""), "job.js");
             compiles(&repeated(open, close), "job.ts");
         }
-        for (open, close) in [
-            ("A<", ">"),
-            ("(", ")"),
-            ("{a:", "}"),
-            ("keyof ", ""),
-            ("()=>", ""),
-            ("`${", "}`"),
-            ("a extends b?c:", ""),
-        ] {
-            compiles(
-                &format!("type t = {}1{}", open.repeat(levels), close.repeat(levels)),
-                "job.ts",
-            );
+        for (open, close) in
+            [("A<", ">"), ("(", ")"), ("{a:", "}"), ("keyof ", ""), ("()=>", ""), ("`${", "}`"), ("a extends b?c:", "")]
+        {
+            compiles(&format!("type t = {}1{}", open.repeat(levels), close.repeat(levels)), "job.ts");
         }
-        assert!(compiles(
-            &repeated("[", "]").replace("x =", "const x ="),
-            "job.js"
-        ));
+        assert!(compiles(&repeated("[", "]").replace("x =", "const x ="), "job.js"));
     }
 
     #[test]
     fn a_job_that_could_need_too_much_is_refused() {
-        assert_eq!(
-            with_room_for(&"(".repeat(100_000), || ()),
-            Err(NoRoom::TooLarge)
-        );
+        assert_eq!(with_room_for(&"(".repeat(100_000), || ()), Err(NoRoom::TooLarge));
         assert!(!compiles(&"(".repeat(100_000), "job.js"));
     }
 
     #[test]
     fn ordinary_jobs_of_any_size_have_room() {
-        let record =
-            "  { \"name\": \"Ada Lovelace\", \"born\": 1815, \"tags\": [\"a\", \"b\"] },\n";
-        let source = format!(
-            "const people = [\n{}];\n",
-            record.repeat(1024 * 1024 / record.len())
-        );
+        let record = "  { \"name\": \"Ada Lovelace\", \"born\": 1815, \"tags\": [\"a\", \"b\"] },\n";
+        let source = format!("const people = [\n{}];\n", record.repeat(1024 * 1024 / record.len()));
         assert!(compiles(&source, "job.js"));
     }
 }

@@ -23,10 +23,7 @@ fn comment_at(source: &str, at: u32) -> Option<Comment> {
     } else {
         return None;
     };
-    Some(Comment {
-        range: Range::new(at, at + length as u32),
-        to_line_end,
-    })
+    Some(Comment { range: Range::new(at, at + length as u32), to_line_end })
 }
 
 /// The first byte from `from` on that is neither white space nor in a comment.
@@ -43,10 +40,7 @@ pub(super) fn skip(source: &str, from: u32) -> u32 {
 }
 
 fn white_space(text: &str) -> u32 {
-    (text.len()
-        - text
-            .trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
-            .len()) as u32
+    (text.len() - text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').len()) as u32
 }
 
 /// The comments of a gap between two statements.
@@ -93,8 +87,7 @@ pub(super) fn trailing_comment(source: &str, end: u32) -> u32 {
     match comment_at(source, end + blank as u32) {
         Some(comment) if comment.to_line_end => comment.range.hi,
         Some(comment) => {
-            let after = slice(source, comment.range.hi, source.len() as u32)
-                .trim_start_matches([' ', '\t']);
+            let after = slice(source, comment.range.hi, source.len() as u32).trim_start_matches([' ', '\t']);
             let alone = !comment.range.text(source).contains(is_line_end)
                 && (after.is_empty() || after.starts_with(is_line_end));
             if alone { comment.range.hi } else { end }

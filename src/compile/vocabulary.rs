@@ -160,52 +160,19 @@ const RESERVED: &[&str] = &[
 
 /// Names that jobs must not use, and what to use instead, sorted.
 const UNAVAILABLE: &[(&str, &str)] = &[
-    (
-        "Deno",
-        "a job has the web platform's names only, such as fetch and crypto",
-    ),
-    (
-        "WebAssembly",
-        "code that a job brings along cannot be loaded; use an adaptor",
-    ),
-    (
-        "XMLHttpRequest",
-        "use an operation of language-http, or fetch",
-    ),
-    (
-        "__dirname",
-        "a job has no files; read them with an adaptor, or pass their content in the state",
-    ),
-    (
-        "__filename",
-        "a job has no files; read them with an adaptor, or pass their content in the state",
-    ),
+    ("Deno", "a job has the web platform's names only, such as fetch and crypto"),
+    ("WebAssembly", "code that a job brings along cannot be loaded; use an adaptor"),
+    ("XMLHttpRequest", "use an operation of language-http, or fetch"),
+    ("__dirname", "a job has no files; read them with an adaptor, or pass their content in the state"),
+    ("__filename", "a job has no files; read them with an adaptor, or pass their content in the state"),
     ("document", "a job runs on a server, there is no page"),
-    (
-        "exports",
-        "the operations of a job are its export; write `export default [...]` to choose them yourself",
-    ),
-    (
-        "global",
-        "use globalThis, or better: keep values on the state",
-    ),
-    (
-        "module",
-        "the operations of a job are its export; write `export default [...]` to choose them yourself",
-    ),
-    (
-        "process",
-        "settings and secrets come with the credential: state.configuration",
-    ),
-    (
-        "require",
-        "import from an adaptor instead: import { get } from '@openfn/language-http'",
-    ),
+    ("exports", "the operations of a job are its export; write `export default [...]` to choose them yourself"),
+    ("global", "use globalThis, or better: keep values on the state"),
+    ("module", "the operations of a job are its export; write `export default [...]` to choose them yourself"),
+    ("process", "settings and secrets come with the credential: state.configuration"),
+    ("require", "import from an adaptor instead: import { get } from '@openfn/language-http'"),
     ("setImmediate", "use setTimeout(callback, 0)"),
-    (
-        "window",
-        "a job runs on a server, there is no page; globalThis is the global object",
-    ),
+    ("window", "a job runs on a server, there is no page; globalThis is the global object"),
 ];
 
 /// Operations so well known that a job which uses them without their adaptor most likely forgot the adaptor.
@@ -283,9 +250,7 @@ impl<'a> Vocabulary<'a> {
         Self {
             adaptors,
             exports,
-            unknown: adaptors
-                .iter()
-                .position(|adaptor| adaptor.exports.is_none()),
+            unknown: adaptors.iter().position(|adaptor| adaptor.exports.is_none()),
             extra_globals,
         }
     }
@@ -324,20 +289,13 @@ impl<'a> Vocabulary<'a> {
 
     /// Whether a module specifier is one of the adaptors, under whatever name the host gave it.
     pub(super) fn is_adaptor(&self, specifier: &str) -> bool {
-        specifier.starts_with("@openfn/")
-            || self
-                .adaptors
-                .iter()
-                .any(|adaptor| adaptor.specifier == specifier)
+        specifier.starts_with("@openfn/") || self.adaptors.iter().any(|adaptor| adaptor.specifier == specifier)
     }
 
     /// All names a job could have meant.
     pub(super) fn known_names(&self) -> impl Iterator<Item = &str> {
         // In the order of the adaptors, not of the map: equally near names must always be offered in the same order.
-        let exports = self
-            .adaptors
-            .iter()
-            .flat_map(|adaptor| adaptor.exports.unwrap_or_default());
+        let exports = self.adaptors.iter().flat_map(|adaptor| adaptor.exports.unwrap_or_default());
         exports
             .map(String::as_str)
             .chain(RUNTIME_OPERATIONS.iter().copied())
@@ -364,9 +322,7 @@ pub(super) fn is_value_helper(name: &str) -> bool {
 
 /// The adaptor (without its `@openfn/language-`) that a well-known operation is from.
 pub(super) fn well_known_adaptor(name: &str) -> Option<&'static str> {
-    let index = WELL_KNOWN
-        .binary_search_by_key(&name, |(name, _)| name)
-        .ok()?;
+    let index = WELL_KNOWN.binary_search_by_key(&name, |(name, _)| name).ok()?;
     Some(WELL_KNOWN[index].1)
 }
 
@@ -385,34 +341,19 @@ mod tests {
     #[test]
     fn known_exports_win_over_everything_and_unknown_ones_only_fill_gaps() {
         let exports = ["fetch".to_owned()];
-        let adaptors = [
-            Adaptor {
-                specifier: "a",
-                exports: None,
-            },
-            Adaptor {
-                specifier: "b",
-                exports: Some(&exports),
-            },
-        ];
+        let adaptors = [Adaptor { specifier: "a", exports: None }, Adaptor { specifier: "b", exports: Some(&exports) }];
         let vocabulary = Vocabulary::new(&adaptors, &["shared"]);
         assert_eq!(vocabulary.meaning("fetch"), Meaning::Adaptor(1));
         assert_eq!(vocabulary.meaning("console"), Meaning::Global);
         assert_eq!(vocabulary.meaning("shared"), Meaning::Extra);
         assert_eq!(vocabulary.meaning("anything"), Meaning::Adaptor(0));
-        assert!(matches!(
-            vocabulary.meaning("process"),
-            Meaning::Unavailable(_)
-        ));
+        assert!(matches!(vocabulary.meaning("process"), Meaning::Unavailable(_)));
     }
 
     #[test]
     fn the_runtime_lends_what_no_adaptor_exports() {
         let exports = ["fn".to_owned()];
-        let adaptors = [Adaptor {
-            specifier: "a",
-            exports: Some(&exports),
-        }];
+        let adaptors = [Adaptor { specifier: "a", exports: Some(&exports) }];
         let vocabulary = Vocabulary::new(&adaptors, &[]);
         assert_eq!(vocabulary.meaning("fn"), Meaning::Adaptor(0));
         assert_eq!(vocabulary.meaning("alterState"), Meaning::Runtime);

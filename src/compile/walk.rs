@@ -143,20 +143,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks a part of the module's top level; answers whether the module waits in it.
-    pub(super) fn top_level(
-        &mut self,
-        kind: StatementKind,
-        node: &(impl VisitWith<Self> + ?Sized),
-    ) -> bool {
-        self.frames.push(Frame::Statement {
-            kind,
-            awaits: false,
-        });
+    pub(super) fn top_level(&mut self, kind: StatementKind, node: &(impl VisitWith<Self> + ?Sized)) -> bool {
+        self.frames.push(Frame::Statement { kind, awaits: false });
         node.visit_with(self);
-        matches!(
-            self.frames.pop(),
-            Some(Frame::Statement { awaits: true, .. })
-        )
+        matches!(self.frames.pop(), Some(Frame::Statement { awaits: true, .. }))
     }
 
     fn binding(&self, name: &Atom) -> Option<&Binding> {
@@ -177,10 +167,7 @@ impl<'a> Walk<'a> {
                 Expr::Member(member) => &member.obj,
                 Expr::New(new) => &new.callee,
                 Expr::TaggedTpl(tagged) => &tagged.tag,
-                Expr::Call(CallExpr {
-                    callee: Callee::Expr(callee),
-                    ..
-                }) => callee,
+                Expr::Call(CallExpr { callee: Callee::Expr(callee), .. }) => callee,
                 Expr::OptChain(chain) => match &*chain.base {
                     OptChainBase::Member(member) => &member.obj,
                     OptChainBase::Call(call) => &call.callee,
@@ -215,8 +202,7 @@ impl<'a> Walk<'a> {
         match callee {
             Expr::Paren(paren) => self.makes_operation(&paren.expr),
             Expr::Member(member) => {
-                let plain =
-                    matches!(&member.prop, MemberProp::Ident(name) if is_value_helper(&name.sym));
+                let plain = matches!(&member.prop, MemberProp::Ident(name) if is_value_helper(&name.sym));
                 !plain && self.makes_operation(&member.obj)
             }
             Expr::Ident(ident) => match self.binding(&ident.sym) {
@@ -248,17 +234,10 @@ impl<'a> Walk<'a> {
             }
             return;
         }
-        let index = *self
-            .free_by_name
-            .entry(ident.sym.clone())
-            .or_insert_with(|| {
-                self.free.push(FreeName {
-                    name: ident.sym.clone(),
-                    needed: None,
-                    assigned: None,
-                });
-                self.free.len() - 1
-            });
+        let index = *self.free_by_name.entry(ident.sym.clone()).or_insert_with(|| {
+            self.free.push(FreeName { name: ident.sym.clone(), needed: None, assigned: None });
+            self.free.len() - 1
+        });
         let name = &mut self.free[index];
         match how {
             Use::Read => name.needed = name.needed.or(Some(range)),
@@ -305,17 +284,13 @@ impl<'a> Walk<'a> {
     /// Notes that whatever encloses the current node, up to the next function, waits.
     pub(super) fn awaits_here(&mut self) {
         match self.frames.last_mut() {
-            Some(Frame::Argument(Argument { awaits, .. }) | Frame::Statement { awaits, .. }) => {
-                *awaits = true
-            }
+            Some(Frame::Argument(Argument { awaits, .. }) | Frame::Statement { awaits, .. }) => *awaits = true,
             Some(Frame::Function) | None => {}
         }
     }
 
     pub(super) fn in_function(&self) -> bool {
-        self.frames
-            .iter()
-            .any(|frame| matches!(frame, Frame::Function))
+        self.frames.iter().any(|frame| matches!(frame, Frame::Function))
     }
 
     fn refuse_code_generation(&mut self, callee: &Ident) {
@@ -323,12 +298,9 @@ impl<'a> Walk<'a> {
             && self.binding(&callee.sym).is_none()
             && self.vocabulary.meaning(&callee.sym) == Meaning::Global
         {
-            let problem = Problem::new(
-                callee.span,
-                format!("`{}`: code generation is not allowed in a job", callee.sym),
-            );
-            self.problems
-                .push(problem.help("write the code into the job, or use JSON.parse for data"));
+            let problem =
+                Problem::new(callee.span, format!("`{}`: code generation is not allowed in a job", callee.sym));
+            self.problems.push(problem.help("write the code into the job, or use JSON.parse for data"));
         }
     }
 
@@ -365,9 +337,7 @@ impl<'a> Walk<'a> {
 
     fn body(&mut self, body: Option<&BlockStmt>) {
         if let Some(body) = body {
-            self.with_scope(scope::function_names(&body.stmts), |walk| {
-                body.stmts.visit_with(walk)
-            });
+            self.with_scope(scope::function_names(&body.stmts), |walk| body.stmts.visit_with(walk));
         }
     }
 
@@ -387,9 +357,7 @@ impl<'a> Walk<'a> {
     fn loop_over(&mut self, head: &ForHead, over: &Expr, body: &Stmt) {
         let names = match head {
             ForHead::VarDecl(declaration) => scope::head_names(declaration),
-            ForHead::UsingDecl(using) => {
-                scope::pattern_names(using.decls.iter().map(|declarator| &declarator.name))
-            }
+            ForHead::UsingDecl(using) => scope::pattern_names(using.decls.iter().map(|declarator| &declarator.name)),
             ForHead::Pat(_) => Names::new(),
         };
         self.with_scope(names, |walk| {
@@ -453,11 +421,7 @@ impl Visit for Walk<'_> {
         match &assignment.left {
             AssignTarget::Simple(SimpleAssignTarget::Ident(target)) => {
                 // `x += 1` reads x first.
-                let how = if assignment.op == AssignOp::Assign {
-                    Use::Assign
-                } else {
-                    Use::Read
-                };
+                let how = if assignment.op == AssignOp::Assign { Use::Assign } else { Use::Read };
                 self.used(&target.id, how, false, None);
             }
             AssignTarget::Simple(target) => target.visit_with(self),
@@ -468,9 +432,7 @@ impl Visit for Walk<'_> {
 
     fn visit_pat(&mut self, pattern: &Pat) {
         match pattern {
-            Pat::Ident(ident) if self.pattern_assigns => {
-                self.used(&ident.id, Use::Assign, false, None)
-            }
+            Pat::Ident(ident) if self.pattern_assigns => self.used(&ident.id, Use::Assign, false, None),
             _ => pattern.visit_children_with(self),
         }
     }
@@ -487,10 +449,7 @@ impl Visit for Walk<'_> {
             Prop::Shorthand(ident) => self.used(ident, Use::Read, true, None),
             // `{ a = 1 }` is for patterns; the parser lets it pass in some places.
             Prop::Assign(assignment) => {
-                let problem = Problem::new(
-                    assignment.span,
-                    "a property is given its value with `:`, not with `=`",
-                );
+                let problem = Problem::new(assignment.span, "a property is given its value with `:`, not with `=`");
                 self.problems.push(problem);
             }
             _ => property.visit_children_with(self),
@@ -539,8 +498,7 @@ impl Visit for Walk<'_> {
 
     fn visit_return_stmt(&mut self, statement: &ReturnStmt) {
         if !self.in_function() {
-            self.problems
-                .push(parse::return_outside(statement.span.into()));
+            self.problems.push(parse::return_outside(statement.span.into()));
         }
         statement.visit_children_with(self);
     }
@@ -588,11 +546,7 @@ impl Visit for Walk<'_> {
     }
 
     fn visit_class_expr(&mut self, class: &ClassExpr) {
-        let names = class
-            .ident
-            .iter()
-            .map(|ident| (ident.sym.clone(), Binding::Local))
-            .collect();
+        let names = class.ident.iter().map(|ident| (ident.sym.clone(), Binding::Local)).collect();
         self.with_scope(names, |walk| class.class.visit_with(walk));
     }
 
@@ -615,9 +569,7 @@ impl Visit for Walk<'_> {
     }
 
     fn visit_block_stmt(&mut self, block: &BlockStmt) {
-        self.block(scope::block_names(&block.stmts), |walk| {
-            block.stmts.visit_with(walk)
-        });
+        self.block(scope::block_names(&block.stmts), |walk| block.stmts.visit_with(walk));
     }
 
     fn visit_switch_stmt(&mut self, switch: &SwitchStmt) {
@@ -627,9 +579,7 @@ impl Visit for Walk<'_> {
     }
 
     fn visit_catch_clause(&mut self, handler: &CatchClause) {
-        self.with_scope(scope::pattern_names(&handler.param), |walk| {
-            handler.visit_children_with(walk)
-        });
+        self.with_scope(scope::pattern_names(&handler.param), |walk| handler.visit_children_with(walk));
     }
 
     fn visit_for_stmt(&mut self, each: &ForStmt) {

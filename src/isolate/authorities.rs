@@ -33,18 +33,14 @@ impl Authorities {
 
 impl RootCertStoreProvider for Authorities {
     fn get_or_try_init(&self) -> Result<&RootCertStore, JsErrorBox> {
-        self.store
-            .get_or_init(|| self.read())
-            .as_ref()
-            .map_err(|error| JsErrorBox::generic(error.clone()))
+        self.store.get_or_init(|| self.read()).as_ref().map_err(|error| JsErrorBox::generic(error.clone()))
     }
 }
 
 /// The certificates in a PEM file. A file without any is an error: whoever names one expects it to matter.
 pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| unusable(path, &error))?;
+    let certificates: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| unusable(path, &error))?;
     if certificates.is_empty() {
         return Err(unusable(path, &"there is no certificate in PEM format in it"));
     }

@@ -108,25 +108,20 @@ impl RunError {
     /// The error of a run that hit `limit`.
     pub fn limit(limit: Limit, limits: &Limits) -> Self {
         let (name, message) = match limit {
-            Limit::Wall => {
-                ("TimeoutError", format!("Job took longer than {} ms to complete", limits.wall.as_millis()))
-            }
+            Limit::Wall => ("TimeoutError", format!("Job took longer than {} ms to complete", limits.wall.as_millis())),
             Limit::Cpu => (
                 "CpuTimeoutError",
-                format!(
-                    "Job used more than {} ms of CPU time",
-                    limits.cpu.map_or(0, |limit| limit.as_millis())
-                ),
+                format!("Job used more than {} ms of CPU time", limits.cpu.map_or(0, |limit| limit.as_millis())),
             ),
             Limit::Heap => ("OOMError", format!("Job needs more memory than {} MB", limits.heap / MIB)),
             Limit::Buffers => (
                 "BufferLimitError",
                 format!("Job holds more than {} MB in ArrayBuffers and Buffers", limits.buffers / MIB),
             ),
-            Limit::State => {
-                ("StateTooLargeError", format!("State exceeds the limit of {} MB", limits.state / MIB))
+            Limit::State => ("StateTooLargeError", format!("State exceeds the limit of {} MB", limits.state / MIB)),
+            Limit::Log => {
+                ("LogTooLargeError", format!("Log exceeds the limit of {} MB", limits.log as f64 / MIB as f64))
             }
-            Limit::Log => ("LogTooLargeError", format!("Log exceeds the limit of {} MB", limits.log as f64 / MIB as f64)),
         };
         Self { limit: Some(limit), ..Self::new(name, Severity::Kill, message) }
     }

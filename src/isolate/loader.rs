@@ -11,9 +11,8 @@ use std::sync::Arc;
 use deno_core::error::ModuleLoaderError;
 use deno_core::url::Url;
 use deno_core::{
-    ModuleLoadOptions, ModuleLoadReferrer, ModuleLoadResponse, ModuleLoader, ModuleSource,
-    ModuleSourceCode, ModuleSpecifier, ModuleType, RequestedModuleType, ResolutionKind,
-    SourceCodeCacheInfo,
+    ModuleLoadOptions, ModuleLoadReferrer, ModuleLoadResponse, ModuleLoader, ModuleSource, ModuleSourceCode,
+    ModuleSpecifier, ModuleType, RequestedModuleType, ResolutionKind, SourceCodeCacheInfo,
 };
 use deno_error::JsErrorBox;
 
@@ -217,9 +216,8 @@ impl ModuleLoader for JobLoader {
 /// Whether `name` stands in `text` as a word.
 fn mentions(text: &str, name: &str) -> bool {
     let part_of_word = |c: char| c == '_' || c == '$' || c.is_alphanumeric();
-    text.match_indices(name).any(|(at, _)| {
-        !text[..at].ends_with(part_of_word) && !text[at + name.len()..].starts_with(part_of_word)
-    })
+    text.match_indices(name)
+        .any(|(at, _)| !text[..at].ends_with(part_of_word) && !text[at + name.len()..].starts_with(part_of_word))
 }
 
 impl JobLoader {

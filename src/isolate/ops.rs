@@ -124,9 +124,10 @@ pub fn op_fnhost_resolve(state: &mut OpState, number: u32, #[string] specifier: 
 #[op2(fast)]
 pub fn op_fnhost_find(state: &mut OpState, number: u32, #[string] specifier: &str) -> i32 {
     let in_use = state.borrow::<PackInUse>();
-    let found = resolve(in_use, number, specifier).ok().and_then(|url| url.to_file_path().ok()).and_then(|path| {
-        in_use.pack.modules.iter().position(|module| module.path == path)
-    });
+    let found = resolve(in_use, number, specifier)
+        .ok()
+        .and_then(|url| url.to_file_path().ok())
+        .and_then(|path| in_use.pack.modules.iter().position(|module| module.path == path));
     found.map_or(-1, |number| number as i32)
 }
 
@@ -196,8 +197,7 @@ fn compile_function<'s>(
     names: &[&str],
 ) -> Result<(v8::Local<'s, v8::Function>, Option<v8::Global<v8::Function>>), JsErrorBox> {
     use v8::script_compiler::{CompileOptions, NoCacheReason, Source};
-    let parameters: Vec<_> =
-        names.iter().map(|name| v8::String::new(scope, name).expect("a short string")).collect();
+    let parameters: Vec<_> = names.iter().map(|name| v8::String::new(scope, name).expect("a short string")).collect();
     let origin = v8::ScriptOrigin::new(scope, url, 0, 0, false, -1, None, false, false, false, None);
     let cache = pack.code(&number.to_string());
     let (mut source, options) = match &cache {
@@ -209,14 +209,8 @@ fn compile_function<'s>(
     };
     let (function, failure) = {
         v8::tc_scope!(tc, scope);
-        let function = v8::script_compiler::compile_function(
-            tc,
-            &mut source,
-            &parameters,
-            &[],
-            options,
-            NoCacheReason::NoReason,
-        );
+        let function =
+            v8::script_compiler::compile_function(tc, &mut source, &parameters, &[], options, NoCacheReason::NoReason);
         let failure = tc.message().map(|message| {
             let line = message.get_line_number(tc).unwrap_or(0);
             format!("{} ({}:{line})", message.get(tc).to_rust_string_lossy(tc), url.to_rust_string_lossy(tc))
@@ -277,7 +271,8 @@ deno_core::extension!(
         "op_get_env_no_permission_check" => op.with_implementation_from(&machine::op_fnhost_environment()),
         "op_node_os_user_info" => op.with_implementation_from(&machine::op_fnhost_user_info()),
         // Permissions refuse these already; a run has no business with them at all.
-        "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" => op.disable(),
+        "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" =>
+            op.disable(),
         // The process is not the run's: no permission guards these, as far as they concern the process itself.
         "op_kill" | "op_node_process_kill" | "op_process_abort" | "op_fs_chdir" => op.disable(),
         "op_v8_set_heap_snapshot_near_heap_limit" => op.disable(),

@@ -13,16 +13,12 @@ use deno_core::url::Url;
 use deno_core::{FastString, ModuleType};
 use deno_error::JsErrorBox;
 use deno_resolver::cache::ParsedSourceCache;
-use deno_resolver::cjs::analyzer::{
-    DenoAstModuleExportAnalyzer, DenoCjsCodeAnalyzer, NullNodeAnalysisCache,
-};
+use deno_resolver::cjs::analyzer::{DenoAstModuleExportAnalyzer, DenoCjsCodeAnalyzer, NullNodeAnalysisCache};
 use deno_resolver::cjs::{CjsTracker, IsCjsResolutionMode};
-use deno_resolver::loader::{
-    DenoNpmModuleLoader, LoadedModuleSource, NpmModuleLoader, RequestedModuleType,
-};
+use deno_resolver::loader::{DenoNpmModuleLoader, LoadedModuleSource, NpmModuleLoader, RequestedModuleType};
 use deno_resolver::npm::{
-    ByonmNpmResolverCreateOptions, CreateInNpmPkgCheckerOptions, DenoInNpmPackageChecker,
-    NpmResolver, NpmResolverCreateOptions,
+    ByonmNpmResolverCreateOptions, CreateInNpmPkgCheckerOptions, DenoInNpmPackageChecker, NpmResolver,
+    NpmResolverCreateOptions,
 };
 use deno_runtime::deno_node::{NodeExtInitServices, NodeRequireLoader};
 use deno_runtime::deno_permissions::PermissionsContainer;
@@ -37,8 +33,7 @@ use sys_traits::impls::RealSys;
 
 /// The file system as the Node layer sees it.
 pub type Sys = RealSys;
-type Resolver =
-    NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, NpmResolver<Sys>, Sys>;
+type Resolver = NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, NpmResolver<Sys>, Sys>;
 type Tracker = CjsTracker<DenoInNpmPackageChecker, Sys>;
 
 /// Services the Node layer of an isolate is given.
@@ -101,10 +96,8 @@ impl Packages {
     pub fn new(root: &Path, local: &[LocalAdaptor]) -> Self {
         let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let root = canonical(root);
-        let local: Vec<LocalAdaptor> = local
-            .iter()
-            .map(|adaptor| LocalAdaptor { dir: canonical(&adaptor.dir), ..adaptor.clone() })
-            .collect();
+        let local: Vec<LocalAdaptor> =
+            local.iter().map(|adaptor| LocalAdaptor { dir: canonical(&adaptor.dir), ..adaptor.clone() }).collect();
         // A local adaptor finds its dependencies where Node would: in any `node_modules` above it.
         let readable = std::iter::once(root.join("node_modules"))
             .chain(local.iter().flat_map(|adaptor| {
@@ -316,11 +309,8 @@ impl Packages {
     /// Reads the file at `url` and makes it an ES module.
     pub async fn load(&self, url: &Url, referrer: Option<&Url>, json: bool) -> Result<LoadedModule, JsErrorBox> {
         let requested = if json { RequestedModuleType::Json } else { RequestedModuleType::None };
-        let loaded = self
-            .loader
-            .load(Cow::Borrowed(url), referrer, &requested, None)
-            .await
-            .map_err(JsErrorBox::from_err)?;
+        let loaded =
+            self.loader.load(Cow::Borrowed(url), referrer, &requested, None).await.map_err(JsErrorBox::from_err)?;
         let source: Arc<str> = match loaded.source {
             LoadedModuleSource::ArcStr(text) => text,
             LoadedModuleSource::String(text) => text.into(),
@@ -428,8 +418,6 @@ impl NodeRequireLoader for RequireLoader {
     }
 
     fn is_maybe_cjs_from_require(&self, specifier: &Url) -> Result<bool, PackageJsonLoadError> {
-        self.0
-            .tracker
-            .is_maybe_cjs_from_require(specifier, deno_ast::MediaType::from_specifier(specifier))
+        self.0.tracker.is_maybe_cjs_from_require(specifier, deno_ast::MediaType::from_specifier(specifier))
     }
 }

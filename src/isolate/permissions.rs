@@ -89,7 +89,9 @@ fn replace_each<'a>(text: &'a str, start: &str, replace: impl Fn(&'a str) -> Opt
 fn unreachable(host: &str, network: &Network) -> String {
     match network {
         Network::Open => format!("not allowed to connect to {host}"),
-        Network::Only(hosts) if hosts.is_empty() => format!("not allowed to connect to {host}: this run has no network"),
+        Network::Only(hosts) if hosts.is_empty() => {
+            format!("not allowed to connect to {host}: this run has no network")
+        }
         Network::Only(hosts) => {
             format!("not allowed to connect to {host}: this run may connect to {} only", hosts.join(", "))
         }

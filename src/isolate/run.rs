@@ -588,22 +588,22 @@ impl Isolate {
                 error => Interrupted::Host(error.to_string()),
             })?;
             let arguments = {
-            deno_core::scope!(scope, runtime);
-            let namespace: v8::Local<v8::Value> = v8::Local::new(scope, namespace).into();
-            let text = v8::String::new(scope, &state)
-                .ok_or_else(|| Interrupted::Host("the initial state is too large for V8".into()))?;
-            drop(state);
-            let options = v8::Object::new(scope);
-            let key = v8::String::new(scope, "remove").expect("a short string");
-            let remove: Vec<v8::Local<v8::Value>> = job
-                .remove_from_state
-                .iter()
-                .filter_map(|name| v8::String::new(scope, name))
-                .map(Into::into)
-                .collect();
-            let remove = v8::Array::new_with_elements(scope, &remove);
-            options.set(scope, key.into(), remove.into());
-            [namespace, text.into(), options.into()].map(|value| v8::Global::new(scope, value))
+                deno_core::scope!(scope, runtime);
+                let namespace: v8::Local<v8::Value> = v8::Local::new(scope, namespace).into();
+                let text = v8::String::new(scope, &state)
+                    .ok_or_else(|| Interrupted::Host("the initial state is too large for V8".into()))?;
+                drop(state);
+                let options = v8::Object::new(scope);
+                let key = v8::String::new(scope, "remove").expect("a short string");
+                let remove: Vec<v8::Local<v8::Value>> = job
+                    .remove_from_state
+                    .iter()
+                    .filter_map(|name| v8::String::new(scope, name))
+                    .map(Into::into)
+                    .collect();
+                let remove = v8::Array::new_with_elements(scope, &remove);
+                options.set(scope, key.into(), remove.into());
+                [namespace, text.into(), options.into()].map(|value| v8::Global::new(scope, value))
             };
             runtime.call_with_args(&self.run, &arguments)
         };
@@ -631,10 +631,7 @@ impl Isolate {
     }
 
     /// Polls the event loop until `future` resolves, a limit is hit, or something goes wrong.
-    async fn drive<T, E>(
-        &mut self,
-        mut future: impl Future<Output = Result<T, E>> + Unpin,
-    ) -> Result<T, Interrupted>
+    async fn drive<T, E>(&mut self, mut future: impl Future<Output = Result<T, E>> + Unpin) -> Result<T, Interrupted>
     where
         CoreError: From<E>,
     {
@@ -812,4 +809,3 @@ fn with_error(state: Option<&str>, step: &str, error: &RunError) -> String {
     }
     state.to_string()
 }
-

@@ -172,9 +172,7 @@ fn fhir_server() -> Server {
                     .collect();
                 reply(200, json!({ "resourceType": "Bundle", "type": "transaction-response", "entry": entries }))
             }
-            ("POST", kind) if request.json()["resourceType"] == kind => {
-                reply(201, store(&request.json(), &mut stored))
-            }
+            ("POST", kind) if request.json()["resourceType"] == kind => reply(201, store(&request.json(), &mut stored)),
             ("GET", path) if path.contains('/') => match stored.get(path) {
                 Some(resource) => reply(200, resource.clone()),
                 None => reply(404, json!({ "resourceType": "OperationOutcome", "issue": [{ "code": "not-found" }] })),
@@ -185,7 +183,10 @@ fn fhir_server() -> Server {
                     .values()
                     .filter(|resource| resource["resourceType"] == kind && resource["name"][0]["family"] == family)
                     .collect();
-                reply(200, json!({ "resourceType": "Bundle", "type": "searchset", "total": found.len(), "entry": found }))
+                reply(
+                    200,
+                    json!({ "resourceType": "Bundle", "type": "searchset", "total": found.len(), "entry": found }),
+                )
             }
             _ => reply(400, json!({ "resourceType": "OperationOutcome" })),
         }
@@ -209,7 +210,8 @@ fn fhir_creates_bundles_and_finds_resources() {
         fn(state => ({ ...state, total: state.data.total }));
         getClaim('3');
     ";
-    let credential = json!({ "baseUrl": server.origin(), "apiPath": "r4", "access_token": "t0ken-of-fhir" }).to_string();
+    let credential =
+        json!({ "baseUrl": server.origin(), "apiPath": "r4", "access_token": "t0ken-of-fhir" }).to_string();
     let run = |source: &str| Run::of("job.js", source).adaptor("fhir").credential(&credential).go();
     let ran = run(source);
     assert!(!ran.stderr.contains("t0ken-of-fhir"), "{}", ran.stderr);
@@ -286,8 +288,12 @@ fn collections_are_written_read_and_emptied() {
     let run = |source: &str, token: &str| {
         let endpoint = format!("{}/collections", server.origin());
         let credential = json!({ "collections_endpoint": endpoint, "collections_token": token });
-        let run = Run::of("job.js", source).adaptor("collections").adaptor("common").credential(&credential.to_string());
-        run.state(r#"{ "data": [{ "id": "accra-1", "n": 1 }, { "id": "accra-2", "n": 2 }, { "id": "kumasi-1", "n": 3 }] }"#).go()
+        let run =
+            Run::of("job.js", source).adaptor("collections").adaptor("common").credential(&credential.to_string());
+        run.state(
+            r#"{ "data": [{ "id": "accra-1", "n": 1 }, { "id": "accra-2", "n": 2 }, { "id": "kumasi-1", "n": 3 }] }"#,
+        )
+        .go()
     };
     let ran = run(
         "
@@ -327,9 +333,8 @@ fn collections_are_written_read_and_emptied() {
 #[test]
 fn mysql_talks_to_a_real_database() {
     let database = MariaDb::start();
-    let run = |source: &str| {
-        Run::of("job.js", source).adaptor("mysql").credential(&database.credential().to_string()).go()
-    };
+    let run =
+        |source: &str| Run::of("job.js", source).adaptor("mysql").credential(&database.credential().to_string()).go();
     let job = "
         sql('CREATE TABLE patients (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(40) NOT NULL UNIQUE, born DATE, weight DECIMAL(5,2))');
         insert('patients', { name: 'Amina 🌍', born: '1995-03-01', weight: 61.5 });
@@ -364,7 +369,8 @@ fn mysql_talks_to_a_real_database() {
 #[test]
 fn mysql_says_when_there_is_no_database() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let credential = json!({ "host": "127.0.0.1", "port": closed.port(), "user": "nurse", "password": "cr3dential-of-the-nurse" });
+    let credential =
+        json!({ "host": "127.0.0.1", "port": closed.port(), "user": "nurse", "password": "cr3dential-of-the-nurse" });
     let ran = Run::of("job.js", "sql('SELECT 1')").adaptor("mysql").credential(&credential.to_string()).go();
     assert!(ran.stderr.contains("ECONNREFUSED"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("cr3dential"), "{}", ran.stderr);

@@ -16,7 +16,8 @@ use deno_ast::{MediaType, ModuleSpecifier, ParseParams, ParsedSource, SourceRang
 use serde_json::Value;
 
 /// What a job may use when its case names no adaptors.
-const HTTP_EXPORTS: &str = "alterState,chunk,combine,dateFns,each,execute,field,fields,fn,fnIf,get,log,post,put,request,util,_";
+const HTTP_EXPORTS: &str =
+    "alterState,chunk,combine,dateFns,each,execute,field,fields,fn,fnIf,get,log,post,put,request,util,_";
 
 struct Case {
     directory: PathBuf,
@@ -26,30 +27,20 @@ struct Case {
 
 impl Case {
     fn all(kind: &str) -> Vec<Case> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(kind);
-        let mut directories: Vec<PathBuf> = fs::read_dir(&root)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(kind);
+        let mut directories: Vec<PathBuf> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
         directories.sort();
         directories.into_iter().map(Case::read).collect()
     }
 
     fn read(directory: PathBuf) -> Case {
-        let job = if directory.join("job.ts").exists() {
-            "job.ts"
-        } else {
-            "job.js"
-        };
+        let job = if directory.join("job.ts").exists() { "job.ts" } else { "job.js" };
         let options: Value = match fs::read(directory.join("options.json")) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap(),
             Err(_) => Value::Null,
         };
         let mut arguments = vec!["compile".to_owned(), job.to_owned()];
-        let mut argument =
-            |flag: &str, value: &str| arguments.extend([flag.to_owned(), value.to_owned()]);
+        let mut argument = |flag: &str, value: &str| arguments.extend([flag.to_owned(), value.to_owned()]);
         match options["adaptors"].as_array() {
             None => {
                 argument("-a", "http");
@@ -59,8 +50,7 @@ impl Case {
                 for adaptor in adaptors {
                     argument("-a", adaptor["specifier"].as_str().unwrap());
                     let exports = adaptor["exports"].as_array().map(|names| {
-                        let names: Vec<&str> =
-                            names.iter().map(|name| name.as_str().unwrap()).collect();
+                        let names: Vec<&str> = names.iter().map(|name| name.as_str().unwrap()).collect();
                         names.join(",")
                     });
                     argument("--exports", exports.as_deref().unwrap_or("*"));
@@ -70,19 +60,11 @@ impl Case {
         if let Some(dialect) = options["dialect"].as_str() {
             argument("--dialect", dialect);
         }
-        Case {
-            directory,
-            job: job.to_owned(),
-            arguments,
-        }
+        Case { directory, job: job.to_owned(), arguments }
     }
 
     fn name(&self) -> String {
-        self.directory
-            .file_name()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned()
+        self.directory.file_name().unwrap().to_string_lossy().into_owned()
     }
 
     fn source(&self) -> String {
@@ -90,12 +72,7 @@ impl Case {
     }
 
     fn compile(&self, more: &[&str]) -> Output {
-        fnhost()
-            .current_dir(&self.directory)
-            .args(&self.arguments)
-            .args(more)
-            .output()
-            .unwrap()
+        fnhost().current_dir(&self.directory).args(&self.arguments).args(more).output().unwrap()
     }
 
     /// Compares with the expected file; answers what is different.
@@ -120,18 +97,9 @@ fn difference(expected: &str, actual: &str) -> String {
     let actual: Vec<&str> = actual.split('\n').collect();
     let same = |(a, b): &(&&str, &&str)| a == b;
     let head = expected.iter().zip(&actual).take_while(same).count();
-    let tail = expected[head..]
-        .iter()
-        .rev()
-        .zip(actual[head..].iter().rev())
-        .take_while(same)
-        .count();
-    let removed = expected[head..expected.len() - tail]
-        .iter()
-        .map(|line| format!("  - {line:?}"));
-    let added = actual[head..actual.len() - tail]
-        .iter()
-        .map(|line| format!("  + {line:?}"));
+    let tail = expected[head..].iter().rev().zip(actual[head..].iter().rev()).take_while(same).count();
+    let removed = expected[head..expected.len() - tail].iter().map(|line| format!("  - {line:?}"));
+    let added = actual[head..actual.len() - tail].iter().map(|line| format!("  + {line:?}"));
     let lines: Vec<String> = removed.chain(added).collect();
     format!("  from line {}:\n{}", head + 1, lines.join("\n"))
 }
@@ -174,10 +142,7 @@ fn jobs_become_the_expected_modules() {
         }
         failures.extend(case.check("expected.js", &code));
         if let Err(error) = parse(&code, MediaType::Mjs) {
-            failures.push(format!(
-                "{}: the module does not parse: {error}",
-                case.name()
-            ));
+            failures.push(format!("{}: the module does not parse: {error}", case.name()));
         }
     }
     fail_on(failures);
@@ -191,12 +156,7 @@ fn jobs_are_refused_with_the_expected_words() {
     for case in cases {
         let output = case.compile(&[]);
         if output.status.code() != Some(1) || !output.stdout.is_empty() {
-            failures.push(format!(
-                "{}: {}\n{}",
-                case.name(),
-                output.status,
-                text(&output.stdout)
-            ));
+            failures.push(format!("{}: {}\n{}", case.name(), output.status, text(&output.stdout)));
             continue;
         }
         failures.extend(case.check("expected.txt", &text(&output.stderr)));
@@ -218,12 +178,7 @@ fn every_word_of_a_job_is_found_again_through_the_source_map() {
         assert_eq!(map["version"], 3);
         assert_eq!(map["sources"], serde_json::json!([case.job]));
         assert_eq!(map["sourcesContent"], serde_json::json!([source]));
-        failures.extend(lost_words(
-            &case,
-            source,
-            &code,
-            map["mappings"].as_str().unwrap(),
-        ));
+        failures.extend(lost_words(&case, source, &code, map["mappings"].as_str().unwrap()));
     }
     fail_on(failures);
 }
@@ -233,11 +188,7 @@ fn lost_words(case: &Case, source: &str, code: &str, mappings: &str) -> Vec<Stri
     let mut failures = Vec::new();
     let mappings = decode(mappings);
     let is_typescript = parse(source, MediaType::Mjs).is_err();
-    let media_type = if is_typescript {
-        MediaType::TypeScript
-    } else {
-        MediaType::Mjs
-    };
+    let media_type = if is_typescript { MediaType::TypeScript } else { MediaType::Mjs };
     let mut in_source = words(source, media_type);
     for (place, word) in words(code, MediaType::Mjs) {
         let Some(Some(original)) = mappings.get(&place) else {
@@ -252,10 +203,7 @@ fn lost_words(case: &Case, source: &str, code: &str, mappings: &str) -> Vec<Stri
                     in_source.insert(*original, other);
                 }
                 if !["_defer", "_defer2", "state", "async"].contains(&word.as_str()) {
-                    failures.push(format!(
-                        "{}: {word:?} at {place:?} leads to {original:?}",
-                        case.name()
-                    ));
+                    failures.push(format!("{}: {word:?} at {place:?} leads to {original:?}", case.name()));
                 }
             }
         }
@@ -263,10 +211,7 @@ fn lost_words(case: &Case, source: &str, code: &str, mappings: &str) -> Vec<Stri
     for (place, word) in in_source {
         // The `catch` right on an operation becomes an argument; types are gone.
         if word != "catch" && !is_typescript {
-            failures.push(format!(
-                "{}: {word:?} at {place:?} of the job is not in the map",
-                case.name()
-            ));
+            failures.push(format!("{}: {word:?} at {place:?} of the job is not in the map", case.name()));
         }
     }
     failures
@@ -281,20 +226,12 @@ fn words(text: &str, media_type: MediaType) -> BTreeMap<Place, String> {
     let place = |offset: usize| {
         let before = &text[..offset];
         let ends = |c: char| matches!(c, '\n' | '\u{2028}' | '\u{2029}');
-        let line_start = before
-            .rfind(ends)
-            .map_or(0, |at| at + before[at..].chars().next().unwrap().len_utf8());
-        (
-            before.matches(ends).count(),
-            before[line_start..].encode_utf16().count(),
-        )
+        let line_start = before.rfind(ends).map_or(0, |at| at + before[at..].chars().next().unwrap().len_utf8());
+        (before.matches(ends).count(), before[line_start..].encode_utf16().count())
     };
     let start = parsed.range().start;
     let is_word = |token: &Token| {
-        matches!(
-            token,
-            Token::Word(Word::Ident(IdentLike::Other(_)) | Word::Ident(_) | Word::Keyword(_))
-        )
+        matches!(token, Token::Word(Word::Ident(IdentLike::Other(_)) | Word::Ident(_) | Word::Keyword(_)))
     };
     let tokens = parsed.tokens().iter().filter(|token| is_word(&token.token));
     tokens
@@ -320,11 +257,7 @@ fn decode(mappings: &str) -> BTreeMap<Place, Option<Place>> {
                 value |= (digit & 31) << shift;
                 shift += 5;
                 if digit & 32 == 0 {
-                    numbers.push(if value & 1 == 1 {
-                        -(value >> 1)
-                    } else {
-                        value >> 1
-                    });
+                    numbers.push(if value & 1 == 1 { -(value >> 1) } else { value >> 1 });
                     (value, shift) = (0, 0);
                 }
             }
@@ -351,25 +284,15 @@ fn the_source_map_names_the_operations() {
     .unwrap();
     let output = fnhost()
         .current_dir(directory.path())
-        .args([
-            "compile",
-            "job.js",
-            "-a",
-            "common",
-            "--source-map",
-            "-o",
-            "out.mjs",
-        ])
+        .args(["compile", "job.js", "-a", "common", "--source-map", "-o", "out.mjs"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(output.stdout.is_empty());
     let module = fs::read_to_string(directory.path().join("out.mjs")).unwrap();
-    let (_, encoded) = module
-        .split_once("\n//# sourceMappingURL=data:application/json;base64,")
-        .expect("an inline map at the end");
-    let map: Value =
-        serde_json::from_slice(&BASE64_STANDARD.decode(encoded.trim_end()).unwrap()).unwrap();
+    let (_, encoded) =
+        module.split_once("\n//# sourceMappingURL=data:application/json;base64,").expect("an inline map at the end");
+    let map: Value = serde_json::from_slice(&BASE64_STANDARD.decode(encoded.trim_end()).unwrap()).unwrap();
     assert_eq!(
         map["operations"],
         serde_json::json!([
@@ -403,10 +326,7 @@ fn a_job_may_come_from_stdin_and_its_map_go_to_a_file() {
 
 #[test]
 fn a_job_that_cannot_be_read_is_named() {
-    let output = fnhost()
-        .args(["compile", "no/such/job.js"])
-        .output()
-        .unwrap();
+    let output = fnhost().args(["compile", "no/such/job.js"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).starts_with("cannot read the job no/such/job.js: "));
 }

@@ -96,7 +96,8 @@ fn a_form_travels_as_multipart() {
 #[test]
 fn query_and_headers_arrive() {
     let server = Server::start();
-    let job = "get('/echo?page=2', { query: { q: 'a b&c=ü', n: 3 }, headers: { 'X-Trace': 'abc', Accept: 'text/x' } });";
+    let job =
+        "get('/echo?page=2', { query: { q: 'a b&c=ü', n: 3 }, headers: { 'X-Trace': 'abc', Accept: 'text/x' } });";
     let data = with_base(&server, job).go().data();
     assert_eq!(data["query"], json!({ "page": "2", "q": "a b&c=ü", "n": "3" }));
     assert_eq!(data["headers"]["x-trace"], "abc");
@@ -247,8 +248,8 @@ fn cookies_and_several_headers_of_a_name_reach_the_job() {
 #[test]
 fn a_private_authority_is_trusted_if_the_job_or_the_user_says_so() {
     let (server, authority) = Server::start_tls();
-    let by_option = with_base(&server, "get('/patients', { tls: { ca: $.ca } })")
-        .state(&json!({ "ca": authority }).to_string());
+    let by_option =
+        with_base(&server, "get('/patients', { tls: { ca: $.ca } })").state(&json!({ "ca": authority }).to_string());
     assert_eq!(by_option.go().data(), patients());
 
     let credential = json!({ "baseUrl": server.other_origin(), "tls": { "ca": authority } });
@@ -427,7 +428,8 @@ fn the_network_can_be_narrowed() {
     assert_eq!(message(&error), format!("not allowed to connect to localhost: {only}"));
     let error = adaptor_error(narrowed(&format!("get('{}/patients')", server.other_origin())));
     assert_eq!(message(&error), format!("not allowed to connect to 127.0.0.1:{}: {only}", server.port()));
-    let redirected = format!("get('{}/redirect', {{ query: {{ to: '{}/echo' }} }})", server.origin(), elsewhere.origin());
+    let redirected =
+        format!("get('{}/redirect', {{ query: {{ to: '{}/echo' }} }})", server.origin(), elsewhere.origin());
     assert_eq!(message(&adaptor_error(narrowed(&redirected))), format!("not allowed to connect to localhost: {only}"));
     assert!(elsewhere.seen().is_empty());
     assert_eq!(server.seen().len(), 2);

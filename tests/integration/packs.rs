@@ -115,7 +115,10 @@ fn errors_while_an_adaptor_loads_name_its_file_and_line() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir_all(directory.path().join("libraries/broken")).unwrap();
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
-    write("libraries/broken/package.json", r#"{ "name": "broken", "version": "1.0.0", "type": "module", "main": "index.js" }"#);
+    write(
+        "libraries/broken/package.json",
+        r#"{ "name": "broken", "version": "1.0.0", "type": "module", "main": "index.js" }"#,
+    );
     // Loads once, for the list of its exports, and not again: only then is the pack what fails.
     write(
         "libraries/broken/index.js",

@@ -72,7 +72,12 @@ pub struct Pack {
 }
 
 impl Pack {
-    fn new(modules: Vec<Module>, entries: HashMap<String, Entry>, code: HashMap<String, Arc<[u8]>>, dirty: bool) -> Self {
+    fn new(
+        modules: Vec<Module>,
+        entries: HashMap<String, Entry>,
+        code: HashMap<String, Arc<[u8]>>,
+        dirty: bool,
+    ) -> Self {
         Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(dirty) }
     }
 

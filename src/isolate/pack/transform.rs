@@ -36,8 +36,7 @@ pub const MODULE_PARAMETERS: [&str; 7] = [
 ];
 
 /// Parameters of a CommonJS module's function: Node's, and the same as above.
-pub const SCRIPT_PARAMETERS: [&str; 6] =
-    ["exports", "require", "module", "__filename", "__dirname", "fnhost$dynamic"];
+pub const SCRIPT_PARAMETERS: [&str; 6] = ["exports", "require", "module", "__filename", "__dirname", "fnhost$dynamic"];
 
 /// What an import leads to, as far as the text of its references depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,9 +231,10 @@ fn range(span: Span) -> Range<usize> {
 
 /// `.name`, or `["na-me"]`.
 fn member(name: &str) -> String {
-    let plain = name.chars().enumerate().all(|(index, c)| {
-        c == '_' || c == '$' || c.is_ascii_alphabetic() || (index > 0 && c.is_ascii_digit())
-    });
+    let plain = name
+        .chars()
+        .enumerate()
+        .all(|(index, c)| c == '_' || c == '$' || c.is_ascii_alphabetic() || (index > 0 && c.is_ascii_digit()));
     if plain && !name.is_empty() { format!(".{name}") } else { format!("[{}]", quoted(name)) }
 }
 

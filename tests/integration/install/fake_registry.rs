@@ -73,8 +73,7 @@ impl FakeRegistry {
     /// The same behind TLS, with a certificate for `localhost` that nobody knows. Returns its PEM text.
     pub fn start_tls() -> (Self, String) {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der())
-            .unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -92,10 +91,7 @@ impl FakeRegistry {
 
     fn serve(scheme: &str, handle: impl Fn(TcpStream, &Shared) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let origin = format!(
-            "{scheme}://localhost:{}",
-            listener.local_addr().unwrap().port()
-        );
+        let origin = format!("{scheme}://localhost:{}", listener.local_addr().unwrap().port());
         let shared = Arc::new(Shared::default());
         let (state, handle) = (shared.clone(), Arc::new(handle));
         std::thread::spawn(move || {
@@ -124,38 +120,27 @@ impl FakeRegistry {
         }
         let tarball = package.tarball.unwrap_or_else(|| {
             let manifest = manifest.to_string();
-            let mut files = vec![
-                ("package/package.json", manifest.as_str()),
-                ("package/index.js", "export default 1;"),
-            ];
+            let mut files =
+                vec![("package/package.json", manifest.as_str()), ("package/index.js", "export default 1;")];
             files.extend(package.files);
             tarball(&files)
         });
         let base = name.rsplit('/').next().unwrap();
         let path = format!("/{name}/-/{base}-{version}.tgz");
-        let integrity = package.integrity.unwrap_or_else(|| {
-            format!(
-                "sha512-{}",
-                BASE64_STANDARD.encode(Sha512::digest(&tarball))
-            )
-            .into()
-        });
-        manifest["dist"] =
-            json!({ "tarball": format!("{}{path}", self.origin), "integrity": integrity });
+        let integrity = package
+            .integrity
+            .unwrap_or_else(|| format!("sha512-{}", BASE64_STANDARD.encode(Sha512::digest(&tarball))).into());
+        manifest["dist"] = json!({ "tarball": format!("{}{path}", self.origin), "integrity": integrity });
         if integrity.is_null() {
-            manifest["dist"]
-                .as_object_mut()
-                .unwrap()
-                .remove("integrity");
+            manifest["dist"].as_object_mut().unwrap().remove("integrity");
         }
 
         let mut state = self.shared.state.lock().unwrap();
         state.answers.insert(path, tarball);
-        let metadata = state.answers.entry(metadata_path(name)).or_insert_with(|| {
-            json!({ "name": name, "dist-tags": {}, "versions": {} })
-                .to_string()
-                .into_bytes()
-        });
+        let metadata = state
+            .answers
+            .entry(metadata_path(name))
+            .or_insert_with(|| json!({ "name": name, "dist-tags": {}, "versions": {} }).to_string().into_bytes());
         let mut document: Value = serde_json::from_slice(metadata).unwrap();
         document["versions"][version] = manifest;
         document["dist-tags"]["latest"] = version.into();
@@ -168,10 +153,7 @@ impl FakeRegistry {
         self.publish(
             name,
             version,
-            Package {
-                manifest: json!({ "dependencies": dependencies }),
-                ..Default::default()
-            },
+            Package { manifest: json!({ "dependencies": dependencies }), ..Default::default() },
         );
     }
 
@@ -180,33 +162,18 @@ impl FakeRegistry {
         let mut state = self.shared.state.lock().unwrap();
         let metadata = state.answers.get_mut(&metadata_path(name)).unwrap();
         let mut document: Value = serde_json::from_slice(metadata).unwrap();
-        document["time"] = dates
-            .iter()
-            .map(|(version, date)| (version.to_string(), json!(date)))
-            .collect();
+        document["time"] = dates.iter().map(|(version, date)| (version.to_string(), json!(date))).collect();
         *metadata = document.to_string().into_bytes();
     }
 
     /// Answers `path` with these bytes.
     pub fn answer(&self, path: &str, body: &[u8]) {
-        self.shared
-            .state
-            .lock()
-            .unwrap()
-            .answers
-            .insert(path.into(), body.to_vec());
+        self.shared.state.lock().unwrap().answers.insert(path.into(), body.to_vec());
     }
 
     /// Adds to what goes wrong with a path, in order.
     pub fn mishap(&self, path: &str, mishap: Mishap) {
-        self.shared
-            .state
-            .lock()
-            .unwrap()
-            .mishaps
-            .entry(path.into())
-            .or_default()
-            .push_back(mishap);
+        self.shared.state.lock().unwrap().mishaps.entry(path.into()).or_default().push_back(mishap);
     }
 
     /// Lets stalled answers go on, now and in future.
@@ -232,11 +199,8 @@ impl FakeRegistry {
     pub fn wait_for(&self, path: &str) {
         let state = self.shared.state.lock().unwrap();
         let asked = |state: &mut State| !state.seen.iter().any(|seen| seen.path == path);
-        let (_state, outcome) = self
-            .shared
-            .changed
-            .wait_timeout_while(state, std::time::Duration::from_secs(60), asked)
-            .unwrap();
+        let (_state, outcome) =
+            self.shared.changed.wait_timeout_while(state, std::time::Duration::from_secs(60), asked).unwrap();
         assert!(!outcome.timed_out(), "nobody asked for {path}");
     }
 }
@@ -248,20 +212,12 @@ pub fn metadata_path(name: &str) -> String {
 
 /// A gzipped tar archive of regular files.
 pub fn tarball(files: &[(&str, &str)]) -> Vec<u8> {
-    tarball_of(files.iter().map(|(path, text)| {
-        (
-            entry(path, tar::EntryType::Regular, text.len()),
-            text.as_bytes(),
-        )
-    }))
+    tarball_of(files.iter().map(|(path, text)| (entry(path, tar::EntryType::Regular, text.len()), text.as_bytes())))
 }
 
 /// A gzipped tar archive of any entries, however malicious.
 pub fn tarball_of<'a>(entries: impl IntoIterator<Item = (tar::Header, &'a [u8])>) -> Vec<u8> {
-    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(
-        Vec::new(),
-        flate2::Compression::fast(),
-    ));
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
     for (header, contents) in entries {
         archive.append(&header, contents).unwrap();
     }
@@ -304,13 +260,9 @@ fn answer_one(mut stream: impl Read + Write, shared: &Shared) -> std::io::Result
 
     let (mishap, answer, refused) = {
         let mut state = shared.state.lock().unwrap();
-        state.seen.push(Seen {
-            path: path.clone(),
-            authorization: authorization.clone(),
-        });
+        state.seen.push(Seen { path: path.clone(), authorization: authorization.clone() });
         shared.changed.notify_all();
-        let refused =
-            state.required_authorization.is_some() && state.required_authorization != authorization;
+        let refused = state.required_authorization.is_some() && state.required_authorization != authorization;
         // To a proxy, the path is a whole address.
         let path = match path.split_once("://") {
             Some((_, rest)) => rest[rest.find('/').unwrap_or(rest.len())..].to_string(),
@@ -320,9 +272,7 @@ fn answer_one(mut stream: impl Read + Write, shared: &Shared) -> std::io::Result
         (mishap, state.answers.get(&path).cloned(), refused)
     };
     let head = |status: u16, length: usize, more: &str| {
-        format!(
-            "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{more}\r\n"
-        )
+        format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{more}\r\n")
     };
     let status = match &mishap {
         Some(Mishap::Status(status)) => Some(*status),
@@ -347,12 +297,7 @@ fn answer_one(mut stream: impl Read + Write, shared: &Shared) -> std::io::Result
             stream.write_all(&body[..half])?;
             stream.flush()?;
             let state = shared.state.lock().unwrap();
-            drop(
-                shared
-                    .changed
-                    .wait_while(state, |state| !state.resumed)
-                    .unwrap(),
-            );
+            drop(shared.changed.wait_while(state, |state| !state.resumed).unwrap());
             stream.write_all(&body[half..])?;
         }
         Some(Mishap::Corrupted) => {

@@ -7,11 +7,7 @@ use super::fake_registry::{FakeRegistry, Mishap};
 use super::{Machine, Outcome, check_tree, files, resolve};
 
 fn spawn(mut command: Command) -> Child {
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 #[test]
@@ -22,20 +18,14 @@ fn a_damaged_cache_is_mended_by_fetching_once_more() {
     machine.install(&["npm:leftpad"]).succeeded();
     let path = "/leftpad/-/leftpad-1.0.0.tgz";
 
-    let cached = files(&machine.path("cache"))
-        .into_iter()
-        .find(|file| file.ends_with("1.0.0/index.js"))
-        .unwrap();
+    let cached = files(&machine.path("cache")).into_iter().find(|file| file.ends_with("1.0.0/index.js")).unwrap();
     std::fs::remove_file(&cached).unwrap();
     std::fs::write(&cached, "export def").unwrap();
     std::fs::remove_dir_all(machine.modules()).unwrap();
     machine.install(&["npm:leftpad"]).succeeded();
     assert_eq!(registry.times_seen(path), 2);
     let package = resolve(&machine.path("project"), "leftpad").unwrap();
-    assert_eq!(
-        std::fs::read_to_string(package.join("index.js")).unwrap(),
-        "export default 1;"
-    );
+    assert_eq!(std::fs::read_to_string(package.join("index.js")).unwrap(), "export default 1;");
 
     std::fs::remove_dir_all(machine.modules()).unwrap();
     machine.install(&["npm:leftpad"]).succeeded();
@@ -58,10 +48,7 @@ fn an_install_killed_in_a_download_is_mended_by_the_next() {
 
     registry.resume();
     machine.install(&["npm:leftpad"]).succeeded();
-    assert_eq!(
-        check_tree(&resolve(&machine.path("project"), "leftpad").unwrap()),
-        2
-    );
+    assert_eq!(check_tree(&resolve(&machine.path("project"), "leftpad").unwrap()), 2);
 }
 
 #[test]
@@ -89,18 +76,9 @@ fn an_install_killed_at_any_instant_is_mended_by_the_next() {
         }
     }
     machine.install(&["npm:leftpad"]).succeeded();
-    assert_eq!(
-        check_tree(&resolve(&machine.path("project"), "leftpad").unwrap()),
-        21
-    );
+    assert_eq!(check_tree(&resolve(&machine.path("project"), "leftpad").unwrap()), 21);
     let unfinished = |file: &PathBuf| file.to_string_lossy().contains(".unfinished-");
-    assert_eq!(
-        files(&machine.modules())
-            .into_iter()
-            .filter(unfinished)
-            .count(),
-        0
-    );
+    assert_eq!(files(&machine.modules()).into_iter().filter(unfinished).count(), 0);
 }
 
 #[test]
@@ -109,37 +87,19 @@ fn several_installs_into_one_store_take_turns() {
     let adaptors = ["http", "common", "dhis2", "odk"];
     registry.publish_simple("dep", "1.0.0", &[]);
     for adaptor in adaptors {
-        registry.publish_simple(
-            &format!("@openfn/language-{adaptor}"),
-            "1.0.0",
-            &[("dep", "1")],
-        );
+        registry.publish_simple(&format!("@openfn/language-{adaptor}"), "1.0.0", &[("dep", "1")]);
     }
     let machine = Machine::with_registry(&registry);
-    let running: Vec<Child> = adaptors
-        .iter()
-        .map(|adaptor| spawn(machine.command(&[adaptor])))
-        .collect();
+    let running: Vec<Child> = adaptors.iter().map(|adaptor| spawn(machine.command(&[adaptor]))).collect();
     for child in running {
         Outcome::of(child.wait_with_output().unwrap()).succeeded();
     }
     for adaptor in adaptors {
-        let package = resolve(
-            &machine.path("project"),
-            &format!("@openfn/language-{adaptor}"),
-        )
-        .unwrap();
+        let package = resolve(&machine.path("project"), &format!("@openfn/language-{adaptor}")).unwrap();
         assert_eq!(check_tree(&package), 2);
     }
-    assert_eq!(
-        machine.lock()["requests"].as_object().unwrap().len(),
-        adaptors.len()
-    );
-    assert_eq!(
-        registry.times_seen("/dep/-/dep-1.0.0.tgz"),
-        1,
-        "what one has fetched the others find"
-    );
+    assert_eq!(machine.lock()["requests"].as_object().unwrap().len(), adaptors.len());
+    assert_eq!(registry.times_seen("/dep/-/dep-1.0.0.tgz"), 1, "what one has fetched the others find");
 }
 
 #[test]
@@ -147,11 +107,6 @@ fn a_store_that_cannot_be_written_is_an_error_with_advice() {
     let registry = FakeRegistry::start();
     registry.publish_simple("leftpad", "1.0.0", &[]);
     let machine = Machine::with_registry(&registry);
-    machine.write(
-        "project/node_modules",
-        "a file where the directory should be",
-    );
-    machine
-        .install(&["npm:leftpad"])
-        .failed_with(&["cannot write", "node_modules"]);
+    machine.write("project/node_modules", "a file where the directory should be");
+    machine.install(&["npm:leftpad"]).failed_with(&["cannot write", "node_modules"]);
 }

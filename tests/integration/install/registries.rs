@@ -12,17 +12,10 @@ fn a_private_scope_is_reached_with_its_token_and_nothing_else_sees_it() {
     private.require_authorization(&format!("Bearer {token}"));
     private.publish_simple("@acme/adaptor", "1.0.0", &[("dep", "1")]);
     // A tarball that the private registry keeps elsewhere does not get the token.
-    private.mishap(
-        "/@acme/adaptor/-/adaptor-1.0.0.tgz",
-        Mishap::Redirect(format!("{}/moved.tgz", public.origin())),
-    );
+    private.mishap("/@acme/adaptor/-/adaptor-1.0.0.tgz", Mishap::Redirect(format!("{}/moved.tgz", public.origin())));
 
     let machine = Machine::with_registry(&public);
-    let scope = format!(
-        "registry={}\n@acme:registry={}\n",
-        public.origin(),
-        private.origin()
-    );
+    let scope = format!("registry={}\n@acme:registry={}\n", public.origin(), private.origin());
     machine.write("project/.npmrc", &scope);
     machine.install(&["@acme/adaptor"]).failed_with(&[
         "refused the request (HTTP 401)",
@@ -30,10 +23,7 @@ fn a_private_scope_is_reached_with_its_token_and_nothing_else_sees_it() {
         &private.npmrc_key(),
     ]);
 
-    machine.write(
-        "home/.npmrc",
-        &format!("{}:_authToken=${{ACME_TOKEN}}\n", private.npmrc_key()),
-    );
+    machine.write("home/.npmrc", &format!("{}:_authToken=${{ACME_TOKEN}}\n", private.npmrc_key()));
     let install = |token: &str| {
         let mut command = machine.command(&["@acme/adaptor", "--log", "debug", "--json"]);
         Outcome::of(command.env("ACME_TOKEN", token).output().unwrap())
@@ -44,45 +34,25 @@ fn a_private_scope_is_reached_with_its_token_and_nothing_else_sees_it() {
     let good = install(token).succeeded();
     assert_eq!(machine.version("@acme/adaptor").as_deref(), Some("1.0.0"));
 
-    assert!(
-        public
-            .seen()
-            .iter()
-            .all(|seen| seen.authorization.is_none()),
-        "{:?}",
-        public.seen()
-    );
+    assert!(public.seen().iter().all(|seen| seen.authorization.is_none()), "{:?}", public.seen());
     assert_eq!(public.times_seen("/moved.tgz"), 1);
     for text in [&redirected.stderr, &good.stderr, &good.stdout] {
         assert!(!text.contains(token));
     }
-    for file in files(&machine.path("project"))
-        .into_iter()
-        .chain(files(&machine.path("cache")))
-    {
+    for file in files(&machine.path("project")).into_iter().chain(files(&machine.path("cache"))) {
         let contents = std::fs::read(&file).unwrap();
-        let leaked = contents
-            .windows(token.len())
-            .any(|window| window == token.as_bytes());
+        let leaked = contents.windows(token.len()).any(|window| window == token.as_bytes());
         assert!(!leaked, "{}", file.display());
     }
 }
 
 #[test]
 fn the_registry_of_the_flag_beats_the_environment_beats_npmrc() {
-    let (a, b, c) = (
-        FakeRegistry::start(),
-        FakeRegistry::start(),
-        FakeRegistry::start(),
-    );
+    let (a, b, c) = (FakeRegistry::start(), FakeRegistry::start(), FakeRegistry::start());
     for (registry, version) in [(&a, "1.0.0"), (&b, "2.0.0"), (&c, "3.0.0")] {
         registry.publish_simple("leftpad", version, &[]);
     }
-    for (flag, environment, expected) in [
-        (true, true, "3.0.0"),
-        (false, true, "2.0.0"),
-        (false, false, "1.0.0"),
-    ] {
+    for (flag, environment, expected) in [(true, true, "3.0.0"), (false, true, "2.0.0"), (false, false, "1.0.0")] {
         let machine = Machine::with_registry(&a);
         let mut command = machine.command(&["npm:leftpad"]);
         if environment {
@@ -101,14 +71,9 @@ fn a_certificate_of_ones_own_is_trusted_when_npmrc_names_it() {
     let (registry, pem) = FakeRegistry::start_tls();
     registry.publish_simple("leftpad", "1.0.0", &[]);
     let machine = Machine::with_registry(&registry);
-    machine
-        .install(&["npm:leftpad"])
-        .failed_with(&["cannot reach", "cafile="]);
+    machine.install(&["npm:leftpad"]).failed_with(&["cannot reach", "cafile="]);
     machine.write("project/ca.pem", &pem);
-    machine.write(
-        "project/.npmrc",
-        &format!("registry={}\ncafile=ca.pem\n", registry.origin()),
-    );
+    machine.write("project/.npmrc", &format!("registry={}\ncafile=ca.pem\n", registry.origin()));
     machine.install(&["npm:leftpad"]).succeeded();
     assert_eq!(machine.version("leftpad").as_deref(), Some("1.0.0"));
 }
@@ -123,13 +88,7 @@ fn a_registry_that_stumbles_is_asked_again() {
     registry.mishap(tarball, Mishap::Truncated);
     let machine = Machine::with_registry(&registry);
     machine.install(&["npm:leftpad"]).succeeded();
-    assert_eq!(
-        (
-            registry.times_seen("/leftpad"),
-            registry.times_seen(tarball)
-        ),
-        (3, 2)
-    );
+    assert_eq!((registry.times_seen("/leftpad"), registry.times_seen(tarball)), (3, 2));
 }
 
 #[test]
@@ -147,20 +106,14 @@ fn a_registry_that_keeps_failing_leaves_nothing_half_installed() {
     for expected in [
         &["cannot download dep@1.0.0", "broke off"][..],
         &["there is no tarball of dep@1.0.0"],
-        &[
-            "the tarball of dep@1.0.0 is not what it should be",
-            "expected sha512-",
-        ],
+        &["the tarball of dep@1.0.0 is not what it should be", "expected sha512-"],
     ] {
         machine.install(&["npm:leftpad"]).failed_with(expected);
         assert_eq!(machine.version("leftpad"), None);
         assert!(!machine.path("project/fnhost.lock").exists());
     }
     machine.install(&["npm:leftpad"]).succeeded();
-    assert_eq!(
-        check_tree(&resolve(&machine.path("project"), "leftpad").unwrap()),
-        2
-    );
+    assert_eq!(check_tree(&resolve(&machine.path("project"), "leftpad").unwrap()), 2);
 }
 
 #[test]
@@ -169,9 +122,7 @@ fn offline_takes_the_cache_or_says_what_is_missing() {
     registry.publish_simple("dep", "1.0.0", &[]);
     registry.publish_simple("leftpad", "1.0.0", &[("dep", "1")]);
     let machine = Machine::with_registry(&registry);
-    machine
-        .install(&["--offline", "npm:leftpad"])
-        .failed_with(&["`leftpad` is not in the cache", "without --offline"]);
+    machine.install(&["--offline", "npm:leftpad"]).failed_with(&["`leftpad` is not in the cache", "without --offline"]);
     machine.install(&["npm:leftpad"]).succeeded();
 
     let before = registry.seen().len();
@@ -181,17 +132,10 @@ fn offline_takes_the_cache_or_says_what_is_missing() {
     assert_eq!(machine.version("leftpad").as_deref(), Some("1.0.0"));
 
     std::fs::remove_dir_all(machine.modules()).unwrap();
-    for directory in machine
-        .path("cache/fnhost/npm")
-        .read_dir()
-        .unwrap()
-        .flatten()
-    {
+    for directory in machine.path("cache/fnhost/npm").read_dir().unwrap().flatten() {
         let _ = std::fs::remove_dir_all(directory.path().join("dep"));
     }
-    machine
-        .install(&["--offline"])
-        .failed_with(&["no downloading offline: dep@1.0.0"]);
+    machine.install(&["--offline"]).failed_with(&["no downloading offline: dep@1.0.0"]);
     assert_eq!(registry.seen().len(), before);
 }
 
@@ -212,28 +156,12 @@ fn metadata_is_asked_for_again_when_it_is_too_old() {
         let package = resolve(&machine.path("project"), "leftpad").unwrap();
         manifest(&resolve(&package, "dep").unwrap())["version"].clone()
     };
-    assert_eq!(
-        registry.times_seen(&metadata_path("leftpad")),
-        2,
-        "what is asked for by name is always fresh"
-    );
-    assert_eq!(
-        dependency(&machine),
-        "1.0.0",
-        "dependencies are believed for a few minutes"
-    );
+    assert_eq!(registry.times_seen(&metadata_path("leftpad")), 2, "what is asked for by name is always fresh");
+    assert_eq!(dependency(&machine), "1.0.0", "dependencies are believed for a few minutes");
 
-    let cached = files(&machine.path("cache"))
-        .into_iter()
-        .find(|file| file.ends_with("dep/registry.json"))
-        .unwrap();
+    let cached = files(&machine.path("cache")).into_iter().find(|file| file.ends_with("dep/registry.json")).unwrap();
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
-    std::fs::File::options()
-        .append(true)
-        .open(cached)
-        .unwrap()
-        .set_modified(long_ago)
-        .unwrap();
+    std::fs::File::options().append(true).open(cached).unwrap().set_modified(long_ago).unwrap();
     again();
     assert_eq!(dependency(&machine), "1.1.0");
 }
@@ -244,10 +172,7 @@ fn npmrc_may_name_a_proxy() {
     let proxy = FakeRegistry::start();
     proxy.publish_simple("leftpad", "1.0.0", &[]);
     let machine = Machine::with_registry(&proxy);
-    let npmrc = format!(
-        "registry=http://registry.invalid/\nproxy={}\n",
-        proxy.origin()
-    );
+    let npmrc = format!("registry=http://registry.invalid/\nproxy={}\n", proxy.origin());
     machine.write("project/.npmrc", &npmrc);
     machine.install(&["npm:leftpad"]).succeeded();
     assert_eq!(proxy.times_seen("http://registry.invalid/leftpad"), 1);
@@ -258,18 +183,10 @@ fn versions_younger_than_npmrc_allows_are_not_chosen() {
     let registry = FakeRegistry::start();
     registry.publish_simple("leftpad", "1.0.0", &[]);
     registry.publish_simple("leftpad", "1.1.0", &[]);
-    registry.publication_dates(
-        "leftpad",
-        &[
-            ("1.0.0", "2020-01-01T00:00:00.000Z"),
-            ("1.1.0", "2999-01-01T00:00:00.000Z"),
-        ],
-    );
+    registry
+        .publication_dates("leftpad", &[("1.0.0", "2020-01-01T00:00:00.000Z"), ("1.1.0", "2999-01-01T00:00:00.000Z")]);
     let machine = Machine::with_registry(&registry);
-    machine.write(
-        "project/.npmrc",
-        &format!("registry={}\nmin-release-age=7\n", registry.origin()),
-    );
+    machine.write("project/.npmrc", &format!("registry={}\nmin-release-age=7\n", registry.origin()));
     machine.install(&["npm:leftpad@^1"]).succeeded();
     assert_eq!(machine.version("leftpad").as_deref(), Some("1.0.0"));
 }
@@ -279,7 +196,5 @@ fn an_answer_that_is_no_metadata_is_said_to_be_none() {
     let registry = FakeRegistry::start();
     registry.answer("/leftpad", b"<html>Log in to the guest network</html>");
     let machine = Machine::with_registry(&registry);
-    machine
-        .install(&["npm:leftpad"])
-        .failed_with(&["the metadata of `leftpad` is unusable"]);
+    machine.install(&["npm:leftpad"]).failed_with(&["the metadata of `leftpad` is unusable"]);
 }

@@ -61,7 +61,9 @@ enum Step {
     /// Nothing more ever comes.
     Stall,
     /// The connection ends here.
-    Cut { flushed: bool },
+    Cut {
+        flushed: bool,
+    },
 }
 
 /// What the server answers.
@@ -330,10 +332,9 @@ fn routes(request: &Request) -> Reply {
             reply.sized = false;
             reply
         }
-        ["slow", milliseconds] => Reply {
-            delay: Duration::from_millis(milliseconds.parse().unwrap()),
-            ..Reply::json(200, &patients)
-        },
+        ["slow", milliseconds] => {
+            Reply { delay: Duration::from_millis(milliseconds.parse().unwrap()), ..Reply::json(200, &patients) }
+        }
         ["stall"] => Reply::broken(Step::Stall),
         ["cut"] => Reply::broken(Step::Cut { flushed: false }),
         ["big"] => Reply::new(200, "application/json", format!("[\"{}\"]", "x".repeat(BIG - 4))),
