@@ -24,7 +24,7 @@ use deno_runtime::deno_node::{NodeExtInitServices, NodeRequireLoader};
 use deno_runtime::deno_permissions::PermissionsContainer;
 use node_resolver::analyze::{CjsModuleExportAnalyzer, NodeCodeTranslator, NodeCodeTranslatorMode};
 use node_resolver::cache::{NodeResolutionSys, NodeResolutionThreadLocalCache};
-use node_resolver::errors::PackageJsonLoadError;
+use node_resolver::errors::{NodeResolveError, PackageJsonLoadError};
 use node_resolver::{
     DenoIsBuiltInNodeModuleChecker, NodeConditionOptions, NodeResolution, NodeResolutionKind, NodeResolver,
     NodeResolverOptions, PackageJsonResolver, PackageJsonThreadLocalCache, ResolutionMode, UrlOrPath,
@@ -246,8 +246,7 @@ impl Packages {
             return Ok(url.clone());
         }
         let url = self
-            .resolver
-            .resolve(specifier, referrer, ResolutionMode::Import, NodeResolutionKind::Execution)
+            .try_endings(specifier, referrer)
             .and_then(|resolution| resolution.into_url())
             .map_err(JsErrorBox::from_err)?;
         self.resolutions.write().expect("resolution cache").insert(key, url.clone());
@@ -256,9 +255,19 @@ impl Packages {
 
     /// Resolves as [`Self::resolve`] does, without remembering.
     pub fn resolve_imported(&self, specifier: &str, referrer: &Url) -> Result<NodeResolution, Unresolved> {
-        self.resolver
-            .resolve(specifier, referrer, ResolutionMode::Import, NodeResolutionKind::Execution)
-            .map_err(Unresolved::new)
+        self.try_endings(specifier, referrer).map_err(Unresolved::new)
+    }
+
+    /// Adaptors were published that import `lodash/set`. Node refuses that in an ES module; OpenFn's runtime, which they
+    /// were written for, adds what is missing.
+    fn try_endings(&self, specifier: &str, referrer: &Url) -> Result<NodeResolution, NodeResolveError> {
+        let resolve = |specifier: &str| {
+            self.resolver.resolve(specifier, referrer, ResolutionMode::Import, NodeResolutionKind::Execution)
+        };
+        resolve(specifier).or_else(|error| match specifier.contains('/') {
+            true => resolve(&format!("{specifier}.js")).map_err(|_| error),
+            false => Err(error),
+        })
     }
 
     /// Resolves what the file at `referrer` requires, as Node does: `exports` of packages, else files and directories
