@@ -40,6 +40,9 @@ const PARTS: &[(&str, &str)] = &[
 
 fn main() {
     platform::init();
+    // Made absolute now: the working directory changes on the way.
+    let file = std::env::args().skip_while(|argument| argument != "--write").nth(1);
+    let file = file.map(|file| std::path::absolute(file).expect("a working directory"));
     let work = std::env::temp_dir().join("fnhost-bench");
     std::fs::create_dir_all(&work).expect("a directory for the bench");
     let store = work.join("store");
@@ -55,9 +58,12 @@ fn main() {
     report.push_str(&isolates(&store, &server));
     report.push_str(&parts(&store, &work));
     print!("{report}");
-    if let Some(file) = std::env::args().skip_while(|argument| argument != "--write").nth(1) {
+    if let Some(file) = file {
+        if let Some(directory) = file.parent() {
+            std::fs::create_dir_all(directory).expect("a directory for the report");
+        }
         std::fs::write(&file, report).expect("the report can be written");
-        eprintln!("wrote {file}");
+        eprintln!("wrote {}", file.display());
     }
 }
 

@@ -348,7 +348,7 @@ fn required_path(path: &Path, directory: bool) -> Option<PathBuf> {
     let with_ending = |path: &Path| {
         let endings = ["", ".js", ".json", ".node"];
         let file = |ending: &&str| PathBuf::from(format!("{}{ending}", path.display()));
-        endings.iter().map(|ending| file(&ending)).find(|file| file.is_file())
+        endings.iter().map(file).find(|file| file.is_file())
     };
     let index = |directory: &Path| with_ending(&directory.join("index")).filter(|file| file.extension().is_some());
     let main = || {
