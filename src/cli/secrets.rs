@@ -158,7 +158,7 @@ mod tests {
         for url in [
             "https://u:p@example.org",
             "https://example.org/?key=1",
-            "https://hooks.example.org/T0/B0/XXXXXXXXXXXXXXXXXXXXXXXX",
+            "https://hooks.example.org/T0/B0/kR3vT9qLm2ZsW8xYb4Nc7HdF",
         ] {
             assert_eq!(hide_url(url), "GET ***/x");
         }
