@@ -323,7 +323,8 @@ fn load(host: &Host, specifiers: &[String]) -> Outcome {
         limits: Limits::default(),
         network: Network::Open,
         remove_from_state: Vec::new(),
-        intercept: None,
+        test: false,
+        hide: None,
     };
     host.run(job, "{}".into(), Box::new(|_| {}))
 }
