@@ -168,7 +168,10 @@ impl Drop for Process {
 fn postgresql() -> Process {
     let peer = Process::new();
     peer.write("password", PASSWORD);
-    peer.run("initdb", &["--pgdata=data", "--auth=scram-sha-256", "--pwfile=password", "--username", USER, "--no-sync"]);
+    peer.run(
+        "initdb",
+        &["--pgdata=data", "--auth=scram-sha-256", "--pwfile=password", "--username", USER, "--no-sync"],
+    );
     let key = KeyPair::generate().expect("a key");
     let certificate = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])
         .and_then(|params| params.self_signed(&key))

@@ -54,7 +54,8 @@ fn envelope(body: &str) -> String {
     )
 }
 
-const FAULT: &str = "<soap:Fault><faultcode>soap:Client</faultcode><faultstring>nobody is there</faultstring></soap:Fault>";
+const FAULT: &str =
+    "<soap:Fault><faultcode>soap:Client</faultcode><faultstring>nobody is there</faultstring></soap:Fault>";
 
 const WSDL: &str = r#"<?xml version="1.0"?>
 <definitions name="Greeter" targetNamespace="urn:greeter" xmlns:tns="urn:greeter"
