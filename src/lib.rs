@@ -8,3 +8,6 @@ pub mod adaptor;
 pub mod cli;
 pub mod compile;
 pub mod isolate;
+pub mod model;
+pub mod project;
+pub mod store;
