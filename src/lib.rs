@@ -10,4 +10,5 @@ pub mod compile;
 pub mod isolate;
 pub mod model;
 pub mod project;
+mod secrets;
 pub mod store;

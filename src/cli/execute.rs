@@ -12,7 +12,7 @@ use super::exit::{Exit, Failure};
 use super::input::{InitialState, JobFile};
 use super::log::{self, Logger};
 use super::output::{self, Layout};
-use super::secrets::Secrets;
+use crate::secrets::Secrets;
 use super::{prepare, report};
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::Dialect;

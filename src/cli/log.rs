@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::secrets::Secrets;
+use crate::secrets::Secrets;
 use crate::isolate::{Hide, LogLine, RunError};
 
 /// Who speaks.

@@ -17,7 +17,6 @@ mod prepare;
 mod quantity;
 mod report;
 pub mod run;
-mod secrets;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,7 @@ use super::input::{self, InitialState, JobFile};
 use super::log::{self, Logger, Source};
 use super::output::{self, Layout};
 use super::quantity::{Megabytes, Span};
-use super::secrets::Secrets;
+use crate::secrets::Secrets;
 use super::{prepare, report};
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::Dialect;
