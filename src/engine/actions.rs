@@ -1,8 +1,8 @@
 //! What people do by hand: start, cancel, repeat.
 
 use super::ingest::Start;
-use super::{Engine, EngineError};
-use crate::model::{MessageId, Priority, RunId, TaskInput};
+use super::{Engine, EngineError, Event, EventKind};
+use crate::model::{MessageId, Priority, RunId, RunState, TaskInput};
 use crate::store::{Cancellation, Intake, Redrive, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -91,11 +91,17 @@ impl Engine {
         Ok(started)
     }
 
+    /// Cancels a run: what waits is not started, what is under way is stopped.
     pub async fn cancel(&self, run: RunId) -> Result<Cancellation, ActionError> {
         let cancelled = self.shared.store.cancel(run, self.now()).await?;
-        if let Cancellation::Cancelled { .. } = cancelled {
+        if let Cancellation::Cancelled { .. } = &cancelled {
             let in_flight = self.shared.in_flight.lock();
             in_flight.values().filter(|flight| flight.run == run).for_each(|flight| flight.cancel.cancel());
+            drop(in_flight);
+            if let Some(detail) = self.shared.store.run(run).await? {
+                let kind = EventKind::RunEnded { state: RunState::Cancelled };
+                self.shared.events.send(Event { time: self.now(), run, workflow: detail.run.workflow, kind });
+            }
         }
         Ok(cancelled)
     }

@@ -6,7 +6,7 @@ use super::served::{Definition, Entrance};
 use super::{Engine, EngineError, Event, EventKind};
 use crate::model::{
     Message, MessageId, Priority, Request, Run, RunId, RunState, Task, TaskId, TaskInput, TaskState, Timestamp,
-    TriggerKind,
+    Trigger, TriggerKind,
 };
 use crate::store::{Admitted, Intake, NewRun};
 
@@ -51,7 +51,10 @@ impl Engine {
             return Err(EngineError::Stopping);
         }
         let (topic, entrances) = match target {
-            Target::Topic(topic) => (topic.to_owned(), self.matching(topic, &incoming).await),
+            Target::Topic(topic) => {
+                let Incoming { value, data, request, .. } = &incoming;
+                (topic.to_owned(), self.matching(topic, value, data, request).await)
+            }
             Target::Webhook(entrances) => (webhook_topic(entrances), entrances.to_vec()),
         };
         let now = self.now();
@@ -90,16 +93,44 @@ impl Engine {
     }
 
     /// The triggers of a topic that a message is for.
-    async fn matching(&self, topic: &str, incoming: &Incoming) -> Vec<Entrance> {
+    async fn matching(&self, topic: &str, value: &Value, data: &str, request: &Request) -> Vec<Entrance> {
         let served = self.served();
         let mut found = Vec::new();
         for entrance in served.topic(topic) {
             let TriggerKind::Message { criteria, condition, .. } = &entrance.trigger().kind else { continue };
-            if criteria.matches(&incoming.value) && self.holds(condition.as_deref(), incoming).await {
+            if !criteria.matches(value) {
+                continue;
+            }
+            let holds = match condition {
+                Some(condition) => self.holds(entrance.trigger(), condition, data, request).await,
+                None => true,
+            };
+            if holds {
                 found.push(entrance.clone());
             }
         }
         found
+    }
+
+    /// Whether a trigger's condition holds. One that throws does not hold, and its author can read why.
+    async fn holds(&self, trigger: &Trigger, condition: &str, data: &str, request: &Request) -> bool {
+        let request = serde_json::to_string(request).unwrap_or_default();
+        match self.shared.conditions.holds(condition, &[("data", data), ("request", &request)]).await {
+            Ok(holds) => holds,
+            Err(reason) => {
+                tracing::warn!(trigger = trigger.name, reason, "the trigger's condition cannot be evaluated");
+                false
+            }
+        }
+    }
+
+    /// The triggers that a message kept before is for now.
+    pub(super) async fn entrances_for(&self, message: &Message) -> Vec<Entrance> {
+        if let Some(path) = message.topic.strip_prefix("i/") {
+            return self.served().webhook(path).map_or_else(Vec::new, |(entrances, _)| entrances.to_vec());
+        }
+        let value = serde_json::from_str(&message.data).unwrap_or_default();
+        self.matching(&message.topic, &value, &message.data, &message.request).await
     }
 
     /// Keeps an intake, tells of the runs, and has them started.

@@ -36,6 +36,7 @@ pub use ingest::{Incoming, Receipt, Target};
 pub use retention::RetentionPolicy;
 pub use served::{Definition, Entrance, Served, Unready};
 
+use crate::isolate::Conditions;
 use crate::model::{RunId, RunState, TaskId, Timestamp};
 use crate::project::Project;
 use crate::step::js::JsRunner;
@@ -74,6 +75,7 @@ pub struct Engine {
 struct Shared {
     store: Arc<dyn Store>,
     runner: JsRunner,
+    conditions: Conditions,
     clock: Clock,
     options: Options,
     events: Events,
@@ -147,6 +149,7 @@ impl Engine {
         let shared = Shared {
             store,
             runner,
+            conditions: Conditions::default(),
             clock,
             options,
             events: Events::default(),

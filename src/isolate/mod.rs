@@ -6,6 +6,7 @@
 
 mod authorities;
 mod blobs;
+mod conditions;
 mod custody;
 mod error;
 mod host;
@@ -25,6 +26,7 @@ mod spares;
 mod threads;
 
 pub use authorities::read_certificates;
+pub use conditions::Conditions;
 pub use error::{Hide, Position, RunError, Severity};
 pub use host::{AdaptorSet, Host, HostOptions};
 pub use limits::{Limit, Limits, MIB, MIN_HEAP};
