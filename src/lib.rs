@@ -10,5 +10,6 @@ pub mod compile;
 pub mod isolate;
 pub mod model;
 pub mod project;
+mod quantity;
 mod secrets;
 pub mod store;

@@ -14,7 +14,6 @@ pub mod log;
 pub mod man;
 mod output;
 mod prepare;
-mod quantity;
 mod report;
 pub mod run;
 
