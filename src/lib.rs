@@ -7,8 +7,10 @@
 pub mod adaptor;
 pub mod cli;
 pub mod compile;
+pub mod engine;
 pub mod isolate;
 pub mod model;
 pub mod project;
 mod secrets;
+pub mod step;
 pub mod store;
