@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Engine;
 use crate::model::{TaskId, Timestamp};
-use crate::store::{Claim, ClaimedTask, Claimed, StoreError};
+use crate::store::{Claim, Claimed, ClaimedTask, StoreError};
 
 /// The longest wait for something to do. New work wakes the scheduler; this is for work that others put into the store.
 const LONGEST_IDLE: Duration = Duration::from_secs(5);

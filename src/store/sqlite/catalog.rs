@@ -22,7 +22,8 @@ pub fn publish(connection: &Connection, workflows: &[Workflow], now: Timestamp) 
         connection.execute("UPDATE workflows SET current = 0 WHERE version = ?1", [version])?;
     }
     for version in versions.values().filter(|version| !before.values().any(|served| served == *version)) {
-        connection.execute("UPDATE workflows SET current = 1, published_at = ?2 WHERE version = ?1", params![version, now])?;
+        connection
+            .execute("UPDATE workflows SET current = 1, published_at = ?2 WHERE version = ?1", params![version, now])?;
     }
     Ok(versions)
 }
@@ -47,8 +48,8 @@ fn find_version(connection: &Connection, workflow: &Workflow) -> rusqlite::Resul
 }
 
 fn insert_version(connection: &Connection, workflow: &Workflow) -> rusqlite::Result<i64> {
-    let mut insert = connection
-        .prepare("INSERT INTO workflows (name, current, published_at, definition) VALUES (?1, 0, 0, ?2)")?;
+    let mut insert =
+        connection.prepare("INSERT INTO workflows (name, current, published_at, definition) VALUES (?1, 0, 0, ?2)")?;
     insert.insert(params![workflow.name, Json(workflow)])
 }
 

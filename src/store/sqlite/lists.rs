@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aho_corasick::AhoCorasick;
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params_from_iter};
 
 use super::rows::{self, ATTEMPT_COLUMNS, MESSAGE_COLUMNS, TASK_COLUMNS};
 use crate::model::{
@@ -93,7 +93,9 @@ struct Search(AhoCorasick);
 impl Search {
     fn new(text: Option<&str>) -> Result<Option<Self>> {
         let search = |text| AhoCorasick::builder().ascii_case_insensitive(true).build([text]).map(Self);
-        text.map(search).transpose().map_err(|error| StoreError::Broken(format!("cannot search for this text: {error}")))
+        text.map(search)
+            .transpose()
+            .map_err(|error| StoreError::Broken(format!("cannot search for this text: {error}")))
     }
 
     fn finds(&self, text: &str) -> bool {
@@ -102,7 +104,7 @@ impl Search {
 }
 
 /// Where the candidates come from: one or several stretches of an index, each sorted by id, merged.
-struct Source<'a> {
+pub struct Source<'a> {
     table: &'static str,
     /// A condition for each stretch; `?3` is the parameter.
     stretches: Vec<String>,
@@ -110,20 +112,25 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// `?1` and `?2` are the range of ids.
+    pub fn statement(&self) -> String {
+        let select =
+            |condition: &String| format!("SELECT id FROM {} WHERE id < ?1 AND id >= ?2 AND {condition}", self.table);
+        let selects: Vec<String> = self.stretches.iter().map(select).collect();
+        format!("{} ORDER BY id DESC", selects.join(" UNION ALL "))
+    }
+
     fn walk<Id: FromSql, T>(
         &self,
         connection: &Connection,
         range: &Range,
         read: impl FnOnce(&mut dyn Iterator<Item = rusqlite::Result<Id>>) -> Result<T>,
     ) -> Result<T> {
-        let table = self.table;
-        let select = |condition| {
-            format!("SELECT id FROM {table} WHERE {condition} AND id < ?1 AND id >= ?2 AND (?3 IS NULL OR true)")
-        };
-        let selects: Vec<String> = self.stretches.iter().map(select).collect();
-        let sql = format!("{} ORDER BY id DESC", selects.join(" UNION ALL "));
+        let sql = self.statement();
         let mut statement = connection.prepare_cached(&sql)?;
-        let mut ids = statement.query_map(params![range.before, range.from, self.parameter], |row| row.get(0))?;
+        let range: [&dyn ToSql; 2] = [&range.before, &range.from];
+        let parameters = range.into_iter().chain(self.parameter);
+        let mut ids = statement.query_map(params_from_iter(parameters), |row| row.get(0))?;
         read(&mut ids)
     }
 }
@@ -148,7 +155,7 @@ pub fn runs(connection: &Connection, filter: &RunFilter, request: &PageRequest<R
     })
 }
 
-fn run_source(filter: &RunFilter) -> Source<'_> {
+pub fn run_source(filter: &RunFilter) -> Source<'_> {
     let every = RunState::ALL.iter().filter(|state| filter.states.is_empty() || filter.states.contains(state));
     let states = every.map(|state| equals_state(state.name()));
     let (stretches, parameter): (Vec<String>, Option<&dyn ToSql>) = match (&filter.message, &filter.workflow) {
@@ -191,7 +198,11 @@ pub fn run(connection: &Connection, id: RunId) -> Result<Option<RunDetail>> {
     Ok(Some(RunDetail { run, tasks }))
 }
 
-pub fn tasks(connection: &Connection, filter: &TaskFilter, request: &PageRequest<TaskId>) -> Result<Page<Task, TaskId>> {
+pub fn tasks(
+    connection: &Connection,
+    filter: &TaskFilter,
+    request: &PageRequest<TaskId>,
+) -> Result<Page<Task, TaskId>> {
     let range = Range::new(request.after.as_ref().map(TaskId::as_bytes), None, None);
     task_source(filter).walk(connection, &range, |ids| {
         page(request.limit, ids, |id| {
@@ -205,7 +216,7 @@ pub fn tasks(connection: &Connection, filter: &TaskFilter, request: &PageRequest
     })
 }
 
-fn task_source(filter: &TaskFilter) -> Source<'_> {
+pub fn task_source(filter: &TaskFilter) -> Source<'_> {
     let every = || TaskState::ALL.iter().filter(|state| filter.states.contains(state));
     let (stretches, parameter): (Vec<String>, Option<&dyn ToSql>) = match (&filter.run, &filter.workflow) {
         (Some(run), _) => (vec!["run = ?3".into()], Some(run)),
@@ -236,13 +247,9 @@ pub fn messages(
 ) -> Result<Page<Message, MessageId>> {
     let search = Search::new(filter.text.as_deref())?;
     let range = Range::new(request.after.as_ref().map(MessageId::as_bytes), filter.since, filter.until);
-    let source = match &filter.topic {
-        Some(topic) => Source { table: "messages", stretches: vec!["topic = ?3".into()], parameter: Some(topic) },
-        None => Source { table: "messages", stretches: vec!["true".into()], parameter: None },
-    };
     let sql = format!("SELECT {MESSAGE_COLUMNS} FROM messages WHERE id = ?1");
     let mut load = connection.prepare_cached(&sql)?;
-    source.walk(connection, &range, |ids| {
+    message_source(filter).walk(connection, &range, |ids| {
         page(request.limit, ids, |id| {
             let candidate = load.query_row([id], |row| {
                 // What does not match is not copied.
@@ -258,6 +265,13 @@ pub fn messages(
             Ok(candidate.optional()?.unwrap_or(Candidate::Other))
         })
     })
+}
+
+pub fn message_source(filter: &MessageFilter) -> Source<'_> {
+    match &filter.topic {
+        Some(topic) => Source { table: "messages", stretches: vec!["topic = ?3".into()], parameter: Some(topic) },
+        None => Source { table: "messages", stretches: vec!["true".into()], parameter: None },
+    }
 }
 
 fn message_contains(row: &Row<'_>, search: &Search) -> rusqlite::Result<bool> {

@@ -38,9 +38,7 @@ use super::{
     Result, Retention, RunDetail, RunFilter, Sealed, Settled, Settlement, Store, TaskFilter, Then, Token, TopicSummary,
     WorkflowSummary,
 };
-use crate::model::{
-    Attempt, AttemptId, Message, MessageId, Run, RunId, Task, TaskId, TaskInput, Timestamp, Workflow,
-};
+use crate::model::{Attempt, AttemptId, Message, MessageId, Run, RunId, Task, TaskId, TaskInput, Timestamp, Workflow};
 
 /// Workflow versions kept in memory; past that, all are read anew.
 const WORKFLOWS_IN_MEMORY: usize = 256;
@@ -151,10 +149,13 @@ fn probe(connection: &Connection) -> rusqlite::Result<()> {
 /// Bytes that a settlement writes.
 fn size(settlement: &Settlement) -> usize {
     let states = match &settlement.then {
-        Then::Next { tasks, .. } => tasks.iter().map(|task| match &task.input {
-            TaskInput::State(state) => state.len(),
-            _ => 0,
-        }).sum(),
+        Then::Next { tasks, .. } => tasks
+            .iter()
+            .map(|task| match &task.input {
+                TaskInput::State(state) => state.len(),
+                _ => 0,
+            })
+            .sum(),
         _ => 0,
     };
     settlement.output.as_ref().map_or(0, String::len) + settlement.log.len() + states

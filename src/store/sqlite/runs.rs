@@ -67,7 +67,10 @@ fn take_back_cancelled(connection: &Connection, settlement: &Settlement) -> rusq
     Ok(statement.execute(params![settlement.attempt.task, settlement.owner, settlement.attempt.number])? > 0)
 }
 
-fn insert_attempt(connection: &Connection, Settlement { attempt, output, log, .. }: &Settlement) -> rusqlite::Result<()> {
+fn insert_attempt(
+    connection: &Connection,
+    Settlement { attempt, output, log, .. }: &Settlement,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO attempts (id, task, number, started_at, finished_at, outcome, cpu_us, heap, buffers, failure)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -88,7 +91,8 @@ fn insert_attempt(connection: &Connection, Settlement { attempt, output, log, ..
         let mut statement = connection.prepare_cached("INSERT INTO outputs (attempt, output) VALUES (?1, ?2)")?;
         statement.execute(params![key, output])?;
     }
-    let mut statement = connection.prepare_cached("INSERT INTO logs (attempt, finished_at, log) VALUES (?1, ?2, ?3)")?;
+    let mut statement =
+        connection.prepare_cached("INSERT INTO logs (attempt, finished_at, log) VALUES (?1, ?2, ?3)")?;
     statement.execute(params![key, attempt.finished_at, log])?;
     Ok(())
 }
@@ -120,8 +124,8 @@ fn change_open_tasks(connection: &Connection, run: RunId, by: i64) -> rusqlite::
 }
 
 fn finish(connection: &Connection, run: RunId, now: Timestamp) -> rusqlite::Result<RunState> {
-    let mut ends = connection
-        .prepare_cached("SELECT max(state = 'dead'), max(state = 'cancelled') FROM tasks WHERE run = ?1")?;
+    let mut ends =
+        connection.prepare_cached("SELECT max(state = 'dead'), max(state = 'cancelled') FROM tasks WHERE run = ?1")?;
     let state = ends.query_row([run], |row| {
         let (dead, cancelled): (bool, bool) = (row.get(0)?, row.get(1)?);
         Ok(if dead {
