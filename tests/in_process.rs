@@ -23,9 +23,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fnhost::compile::{self, Adaptor, Dialect};
-use fnhost::isolate::{Host, HostOptions, Job, Limit, Limits, LocalAdaptor, LogLine, MIB, Network, Outcome, platform};
+use fnhost::isolate::{
+    Host, HostOptions, IsolatePool, Job, Limit, Limits, LocalAdaptor, LogLine, MIB, Network, Outcome, PoolOptions,
+    platform,
+};
 use http_server::Server;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const COMMON: &str = "@openfn/language-common";
 const OLD_COMMON: &str = "@openfn/language-common_2.1.1";
@@ -110,6 +114,7 @@ const CASES: &[(&str, fn())] = cases![
     pool::a_spare_becomes_what_its_job_says,
     pool::adaptors_can_be_warmed_before_the_first_run,
     pool::a_cancelled_run_ends,
+    pool::a_run_can_be_cancelled_at_any_moment,
     pool::runs_that_hit_limits_leave_the_others_in_the_pool_alone,
     pool::a_thread_serves_runs_that_use_what_the_runtime_keeps_per_thread,
     pool::a_drained_pool_has_neither_runs_nor_threads,
@@ -238,11 +243,11 @@ fn isolate_threads() -> Vec<String> {
 }
 
 fn runs_one_after_the_other_share_a_thread() {
+    // Those of hosts before this one, which may be about to end.
+    let others = isolate_threads();
     let (host, _directory) = host();
     let server = Server::start();
     let jobs = everyday_jobs(&host, &server);
-    // Those of hosts before this one, which may be about to end.
-    let others = isolate_threads();
     let ours = || isolate_threads().into_iter().filter(|thread| !others.contains(thread)).collect::<Vec<_>>();
     run(&host, &jobs[0], &json!({ "items": [] }));
     let threads = ours();
@@ -463,23 +468,32 @@ fn a_run_that_v8_gives_up_leaves_its_neighbours_alone() {
     assert_eq!(run(&host, &endless, &json!({})).error.and_then(|error| error.limit), Some(Limit::Wall));
 }
 
-/// Off unless `FNHOST_SOAK` says how many runs: it takes minutes.
+/// Off unless `FNHOST_SOAK` says how many runs: it takes minutes. Every other run is one of a pool.
 fn soak() {
     let Some(runs) = std::env::var("FNHOST_SOAK").ok().and_then(|runs| runs.parse::<usize>().ok()) else { return };
     let (host, _directory) = host();
     let server = Server::start();
     let jobs = everyday_jobs(&host, &server);
     let state = json!({ "items": vec!["x".repeat(1000); 100] });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pool = IsolatePool::new(host.clone(), PoolOptions::default());
+    let run = |count: usize| {
+        let job = &jobs[std::env::var("SOAK_JOB").map_or(count / 2, |n| n.parse().unwrap()) % jobs.len()];
+        if count.is_multiple_of(2) {
+            return run(&host, job, &state);
+        }
+        runtime.block_on(pool.run(job.clone(), state.to_string(), Box::new(|_| {}), CancellationToken::new()))
+    };
     let start = Instant::now();
     let mut early = 0;
     for count in 1..=runs {
-        completed(run(&host, &jobs[count % jobs.len()], &state));
+        completed(run(count));
         if count == runs / 10 {
             early = resident();
         }
         if count % (runs / 20).max(1) == 0 {
             let seconds = start.elapsed().as_secs_f64();
-            println!("{count} runs in {seconds:.0} s, {} MB resident", resident() / MIB);
+            println!("{count} runs in {seconds:.0} s, {} MB resident, {:?}", resident() / MIB, pool.stats());
         }
     }
     assert!(resident() < early + TOLERANCE);

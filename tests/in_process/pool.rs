@@ -211,6 +211,28 @@ pub fn a_cancelled_run_ends() {
     });
 }
 
+pub fn a_run_can_be_cancelled_at_any_moment() {
+    let server = Server::start();
+    let origin = server.origin();
+    with_pool(2, |pool| async move {
+        let common = prepared(pool.host(), "fn(state => ({ ...state, sum: _.sum([1, 2]) }));", &[COMMON]).await;
+        let http = prepared(pool.host(), &format!("get('{origin}/echo'); get('{origin}/gzip');"), &[HTTP]).await;
+        let http = Job { network: Network::Open, ..http };
+        // While the isolate is made, while the runtime loads its own scripts, while the job runs, and after.
+        for step in 0..80 {
+            let (cancel, outcome) = start(&pool, if step % 2 == 0 { &common } else { &http }, &json!({}));
+            tokio::time::sleep(Duration::from_micros(700 * step)).await;
+            cancel.cancel();
+            let outcome = outcome.await.unwrap();
+            if outcome.error.is_some() {
+                cancelled(outcome);
+            }
+        }
+        assert_eq!((pool.stats().lost, pool.available()), (0, 2));
+        completed(run(&pool, &http, &json!({})).await);
+    });
+}
+
 pub fn runs_that_hit_limits_leave_the_others_in_the_pool_alone() {
     with_pool(8, |pool| async move {
         let host = pool.host().clone();
