@@ -10,6 +10,8 @@
 #[allow(dead_code)] // the other test program uses all of it
 #[path = "integration/support/http_server.rs"]
 mod http_server;
+#[path = "in_process/pool.rs"]
+mod pool;
 #[path = "integration/support/store.rs"]
 mod store;
 
@@ -21,27 +23,105 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fnhost::compile::{self, Adaptor, Dialect};
-use fnhost::isolate::{Host, HostOptions, Job, Limit, Limits, LocalAdaptor, LogLine, MIB, Network, Outcome, platform};
+use fnhost::isolate::{
+    Host, HostOptions, IsolatePool, Job, Limit, Limits, LocalAdaptor, LogLine, MIB, Network, Outcome, PoolOptions,
+    platform,
+};
 use http_server::Server;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const COMMON: &str = "@openfn/language-common";
 const OLD_COMMON: &str = "@openfn/language-common_2.1.1";
 const HTTP: &str = "@openfn/language-http";
+/// Counts its calls.
 const COUNTER: &str = "@openfn/language-counter";
+/// Uses what the runtime keeps per thread.
+const THREAD: &str = "@openfn/language-thread";
+
+const COUNTER_SOURCE: &str = "
+    let calls = 0;
+    export const count = () => state => ({ ...state, calls: ++calls, left: globalThis.left = (globalThis.left ?? 0) + 1 });
+    export const fn = f => state => f(state);";
+
+const THREAD_SOURCE: &str = r#"
+    import { createSecretKey } from "node:crypto";
+    import http2 from "node:http2";
+    import net from "node:net";
+    import vm from "node:vm";
+
+    export const webKey = () => async state => {
+        const key = await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, true, ["encrypt"]);
+        return { ...state, key: [key.type, key.constructor.name, structuredClone(key).algorithm.name] };
+    };
+    // Makes a key without WebCrypto having been asked for.
+    export const nodeKey = () => state => {
+        const key = createSecretKey(Buffer.alloc(32, 1)).toCryptoKey("AES-GCM", true, ["encrypt"]);
+        return { ...state, key: [key.type, key.constructor.name, structuredClone(key).algorithm.name] };
+    };
+    export const vmModules = () => async state => {
+        const synthetic = new vm.SyntheticModule(["value"], function () { this.setExport("value", 7) });
+        const main = new vm.SourceTextModule(
+            "import { value } from 'synthetic'; export default [value, import.meta.mark]",
+            { initializeImportMeta: meta => { meta.mark = "mine" } },
+        );
+        await main.link(() => synthetic);
+        await main.evaluate();
+        return { ...state, vm: main.namespace.default };
+    };
+    export const http2Settings = () => state => {
+        const packed = http2.getPackedSettings({ headerTableSize: 1234, enablePush: false });
+        return { ...state, packed: packed.toString("hex"), defaults: { ...http2.getDefaultSettings() } };
+    };
+    // A few answers from a server, read from a socket in many pieces.
+    export const socket = port => async state => {
+        const read = path => new Promise((resolve, reject) => {
+            let length = 0;
+            const socket = net.connect(port, "127.0.0.1");
+            socket.on("data", chunk => { length += chunk.length });
+            socket.on("error", reject);
+            socket.on("end", () => resolve(length));
+            socket.write(`GET ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n`);
+        });
+        const lengths = await Promise.all(["/bytes", "/text", "/bytes"].map(read));
+        return { ...state, read: lengths.map(length => length > 256) };
+    };
+    export const fn = f => state => f(state);"#;
+
+/// V8 ends the process where a size is impossible; these are three such places.
+const HOPELESS: [&str; 3] = [
+    "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).split('').length }))",
+    "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).match(/x/g).length }))",
+    "fn(() => ({ n: JSON.parse('[' + '1,'.repeat(2 ** 27) + '1]').length }))",
+];
 
 /// How much more memory a process may hold after four times as many runs. What V8 and malloc keep for later differs by
 /// some megabytes from run to run; a leak of one isolate of these jobs would be 8 MB a run.
 const TOLERANCE: usize = 30 * MIB;
 
-const CASES: &[(&str, fn())] = &[
-    ("a_run_finds_nothing_of_the_run_before", a_run_finds_nothing_of_the_run_before),
-    ("versions_of_an_adaptor_live_side_by_side", versions_of_an_adaptor_live_side_by_side),
-    ("memory_is_flat_over_two_hundred_runs", memory_is_flat_over_two_hundred_runs),
-    ("a_run_that_hits_a_limit_leaves_its_neighbours_alone", a_run_that_hits_a_limit_leaves_its_neighbours_alone),
-    ("soak", soak),
-    // Last: what such a run holds stays in memory.
-    ("a_run_that_v8_gives_up_leaves_its_neighbours_alone", a_run_that_v8_gives_up_leaves_its_neighbours_alone),
+macro_rules! cases {
+    ($($case:path),* $(,)?) => { &[$((stringify!($case), $case)),*] };
+}
+
+const CASES: &[(&str, fn())] = cases![
+    a_run_finds_nothing_of_the_run_before,
+    versions_of_an_adaptor_live_side_by_side,
+    memory_is_flat_over_two_hundred_runs,
+    runs_one_after_the_other_share_a_thread,
+    a_run_that_hits_a_limit_leaves_its_neighbours_alone,
+    pool::a_pool_runs_as_many_jobs_at_once_as_it_has_slots,
+    pool::a_spare_serves_one_run,
+    pool::a_spare_becomes_what_its_job_says,
+    pool::adaptors_can_be_warmed_before_the_first_run,
+    pool::a_cancelled_run_ends,
+    pool::a_run_can_be_cancelled_at_any_moment,
+    pool::runs_that_hit_limits_leave_the_others_in_the_pool_alone,
+    pool::a_thread_serves_runs_that_use_what_the_runtime_keeps_per_thread,
+    pool::a_drained_pool_has_neither_runs_nor_threads,
+    soak,
+    // Last: what such runs hold stays in memory.
+    pool::a_lost_thread_does_not_cost_the_pool_a_slot,
+    a_run_that_v8_gives_up_leaves_its_neighbours_alone,
 ];
 
 fn main() -> ExitCode {
@@ -88,22 +168,20 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A host on the test store, with an adaptor that counts its own calls.
+/// A host on the test store, with adaptors of these tests beside it.
 fn host() -> (Host, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
-    write(
-        "package.json",
-        &format!(r#"{{ "name": "{COUNTER}", "version": "1.0.0", "type": "module", "main": "index.js" }}"#),
-    );
-    write(
-        "index.js",
-        "let calls = 0;
-         export const count = () => state => ({ ...state, calls: ++calls, left: globalThis.left = (globalThis.left ?? 0) + 1 });
-         export const fn = f => state => f(state);",
-    );
-    let local = LocalAdaptor { specifier: COUNTER.into(), dir: directory.path().into() };
-    (with_adaptors(store::store(), vec![local]), directory)
+    let adaptor = |specifier: &str, source: &str| {
+        let dir = directory.path().join(specifier);
+        std::fs::create_dir_all(&dir).unwrap();
+        let manifest =
+            json!({ "name": specifier, "version": "1.0.0", "type": "module", "main": "index.js" }).to_string();
+        std::fs::write(dir.join("package.json"), manifest).unwrap();
+        std::fs::write(dir.join("index.js"), source).unwrap();
+        LocalAdaptor { specifier: specifier.into(), dir }
+    };
+    let local = vec![adaptor(COUNTER, COUNTER_SOURCE), adaptor(THREAD, THREAD_SOURCE)];
+    (with_adaptors(store::store(), local), directory)
 }
 
 fn with_adaptors(store: &Path, local_adaptors: Vec<LocalAdaptor>) -> Host {
@@ -151,6 +229,35 @@ fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+/// Threads of this process that isolates live on, by number.
+fn isolate_threads() -> Vec<String> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap());
+    let is_isolate = |name: String| name.trim() == "isolate";
+    threads
+        // A thread may end while it is looked at.
+        .filter(|thread| std::fs::read_to_string(thread.path().join("comm")).is_ok_and(is_isolate))
+        .map(|thread| thread.file_name().into_string().unwrap())
+        .collect()
+}
+
+fn runs_one_after_the_other_share_a_thread() {
+    // Those of hosts before this one, which may be about to end.
+    let others = isolate_threads();
+    let (host, _directory) = host();
+    let server = Server::start();
+    let jobs = everyday_jobs(&host, &server);
+    let ours = || isolate_threads().into_iter().filter(|thread| !others.contains(thread)).collect::<Vec<_>>();
+    run(&host, &jobs[0], &json!({ "items": [] }));
+    let threads = ours();
+    assert_eq!(threads.len(), 1, "{threads:?}");
+    for _ in 0..3 {
+        for job in &jobs {
+            completed(run(&host, job, &json!({ "items": [] })));
+        }
+    }
+    assert_eq!(ours(), threads);
 }
 
 fn a_run_finds_nothing_of_the_run_before() {
@@ -214,11 +321,13 @@ fn versions_of_an_adaptor_live_side_by_side() {
 }
 
 /// Jobs that between them load the common and the http adaptor, compile WebAssembly and talk over sockets.
-fn everyday_jobs(host: &Host, server: &Server) -> [Job; 2] {
+fn everyday_jobs(host: &Host, server: &Server) -> [Job; 4] {
     let common = job(host, "each('$.items[*]', fn(state => state)); cursor('now'); count();", &[COMMON, COUNTER]);
     let origin = server.origin();
     let http = job(host, &format!("get('{origin}/gzip'); post('{origin}/echo', {{ a: 1 }});"), &[HTTP]);
-    [common, Job { network: Network::Open, ..http }]
+    let socket = job(host, &format!("socket({});", server.port()), &[THREAD]);
+    let modules = job(host, "vmModules(); http2Settings(); webKey();", &[THREAD]);
+    [common, http, socket, modules].map(|job| Job { network: Network::Open, ..job })
 }
 
 fn memory_is_flat_over_two_hundred_runs() {
@@ -238,14 +347,14 @@ fn memory_is_flat_over_two_hundred_runs() {
     assert!(after_200 < after_50 + TOLERANCE);
 }
 
-fn a_run_that_hits_a_limit_leaves_its_neighbours_alone() {
-    let (host, _directory) = host();
+/// A job for each limit, which hits it.
+fn offenders(host: &Host) -> [(Limit, Job); 6] {
     let limited = |source: &str, change: fn(&mut Limits)| {
-        let mut job = job(&host, source, &[COMMON]);
+        let mut job = job(host, source, &[COMMON]);
         change(&mut job.limits);
         job
     };
-    let offenders = [
+    [
         (
             Limit::Wall,
             limited("fn(() => new Promise(() => setTimeout(() => {}, 1e6)))", |l| l.wall = Duration::from_secs(1)),
@@ -263,7 +372,12 @@ fn a_run_that_hits_a_limit_leaves_its_neighbours_alone() {
         ),
         (Limit::State, limited("fn(() => ({ data: 'x'.repeat(5 << 20) }))", |l| l.state = 4 * MIB)),
         (Limit::Log, limited("fn(() => { for (;;) console.log('x'.repeat(1000)) })", |l| l.log = MIB)),
-    ];
+    ]
+}
+
+fn a_run_that_hits_a_limit_leaves_its_neighbours_alone() {
+    let (host, _directory) = host();
+    let offenders = offenders(&host);
     let neighbour = job(
         &host,
         "each('$.items[*]', fn(async state => {
@@ -322,12 +436,6 @@ fn a_run_that_hits_a_limit_leaves_its_neighbours_alone() {
 
 fn a_run_that_v8_gives_up_leaves_its_neighbours_alone() {
     let (host, _directory) = host();
-    // V8 ends the process where a size is impossible; these are three such places.
-    let hopeless = [
-        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).split('').length }))",
-        "fn(() => ({ n: 'x'.repeat(2 ** 29 - 24).match(/x/g).length }))",
-        "fn(() => ({ n: JSON.parse('[' + '1,'.repeat(2 ** 27) + '1]').length }))",
-    ];
     let neighbour = job(
         &host,
         "each('$.items[*]', fn(async state => {
@@ -338,7 +446,7 @@ fn a_run_that_v8_gives_up_leaves_its_neighbours_alone() {
         &[COMMON],
     );
     let state = json!({ "items": (0..50).collect::<Vec<_>>() });
-    for source in hopeless {
+    for source in HOPELESS {
         let offender = job(&host, source, &[COMMON]);
         std::thread::scope(|scope| {
             let offence = scope.spawn(|| run(&host, &offender, &json!({})));
@@ -360,23 +468,32 @@ fn a_run_that_v8_gives_up_leaves_its_neighbours_alone() {
     assert_eq!(run(&host, &endless, &json!({})).error.and_then(|error| error.limit), Some(Limit::Wall));
 }
 
-/// Off unless `FNHOST_SOAK` says how many runs: it takes minutes.
+/// Off unless `FNHOST_SOAK` says how many runs: it takes minutes. Every other run is one of a pool.
 fn soak() {
     let Some(runs) = std::env::var("FNHOST_SOAK").ok().and_then(|runs| runs.parse::<usize>().ok()) else { return };
     let (host, _directory) = host();
     let server = Server::start();
     let jobs = everyday_jobs(&host, &server);
     let state = json!({ "items": vec!["x".repeat(1000); 100] });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pool = IsolatePool::new(host.clone(), PoolOptions::default());
+    let run = |count: usize| {
+        let job = &jobs[std::env::var("SOAK_JOB").map_or(count / 2, |n| n.parse().unwrap()) % jobs.len()];
+        if count.is_multiple_of(2) {
+            return run(&host, job, &state);
+        }
+        runtime.block_on(pool.run(job.clone(), state.to_string(), Box::new(|_| {}), CancellationToken::new()))
+    };
     let start = Instant::now();
     let mut early = 0;
     for count in 1..=runs {
-        completed(run(&host, &jobs[count % jobs.len()], &state));
+        completed(run(count));
         if count == runs / 10 {
             early = resident();
         }
         if count % (runs / 20).max(1) == 0 {
             let seconds = start.elapsed().as_secs_f64();
-            println!("{count} runs in {seconds:.0} s, {} MB resident", resident() / MIB);
+            println!("{count} runs in {seconds:.0} s, {} MB resident, {:?}", resident() / MIB, pool.stats());
         }
     }
     assert!(resident() < early + TOLERANCE);
