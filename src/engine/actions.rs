@@ -47,14 +47,12 @@ impl Engine {
     /// Repeats a run with the workflow as it is now: from a step on, with the state that the step started with, or from
     /// the beginning.
     pub async fn retry_run(&self, id: RunId, from: Option<&str>) -> Result<RunId, ActionError> {
-        let detail =
-            self.shared.store.run(id).await?.ok_or_else(|| ActionError::NotFound(format!("run {id}")))?;
+        let detail = self.shared.store.run(id).await?.ok_or_else(|| ActionError::NotFound(format!("run {id}")))?;
         let served = self.served();
         let workflow = &detail.run.workflow;
-        let definition = served
-            .workflows
-            .get(workflow)
-            .ok_or_else(|| ActionError::Conflict(format!("the workflow `{workflow}` is not in the project any more")))?;
+        let definition = served.workflows.get(workflow).ok_or_else(|| {
+            ActionError::Conflict(format!("the workflow `{workflow}` is not in the project any more"))
+        })?;
         let task = match from {
             Some(step) => detail.tasks.iter().map(|(task, _)| task).rfind(|task| task.step == step),
             None => detail.tasks.first().map(|(task, _)| task),

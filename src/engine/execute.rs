@@ -75,11 +75,14 @@ impl Engine {
             () = cancel.cancelled() => return None,
         };
         let started_at = self.now();
-        self.tell(claimed, EventKind::TaskStarted {
-            task: claimed.task.id,
-            step: claimed.task.step.clone(),
-            attempt: claimed.task.attempts,
-        });
+        self.tell(
+            claimed,
+            EventKind::TaskStarted {
+                task: claimed.task.id,
+                step: claimed.task.step.clone(),
+                attempt: claimed.task.attempts,
+            },
+        );
         let log = Log::default();
         let sink = self.sink(&log, claimed, prepared.clone());
         let result = prepared.run(slot, &input, sink, cancel.clone()).await;
@@ -137,14 +140,8 @@ impl Engine {
         let then = self.then(claimed, definition.as_deref(), &attempt, now);
         let keep_cursor =
             outcome == AttemptOutcome::Success && definition.is_some_and(|definition| definition.keeps_cursor());
-        let settlement = Settlement {
-            owner: self.shared.owner.clone(),
-            attempt,
-            output,
-            log: log.take(),
-            keep_cursor,
-            then,
-        };
+        let settlement =
+            Settlement { owner: self.shared.owner.clone(), attempt, output, log: log.take(), keep_cursor, then };
         self.settle(claimed, settlement).await;
     }
 

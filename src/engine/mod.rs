@@ -108,11 +108,8 @@ struct InFlight {
 
 impl Shared {
     fn hold(&self, task: &ClaimedTask) {
-        let flight = InFlight {
-            run: task.run.id,
-            workflow: task.task.workflow.clone(),
-            cancel: self.cut.child_token(),
-        };
+        let flight =
+            InFlight { run: task.run.id, workflow: task.task.workflow.clone(), cancel: self.cut.child_token() };
         self.in_flight.lock().insert(task.task.id, flight);
     }
 

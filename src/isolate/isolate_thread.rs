@@ -8,8 +8,8 @@
 
 #![allow(unsafe_code)] // malloc_trim
 
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Instant;
 
 use super::custody::Custody;

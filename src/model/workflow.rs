@@ -1,6 +1,7 @@
 //! What is to be done, and in which order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct Workflow {
     /// The initial state of a run that no message started, and that no run came before; a JSON object.
     #[serde(default)]
     pub initial_state: Option<String>,
+    /// The file that holds the last final state, written anew after each run; relative to the project.
+    #[serde(default)]
+    pub final_state_path: Option<PathBuf>,
 }
 
 /// One thing to do.
@@ -203,6 +207,7 @@ mod tests {
             retry: RetryPolicy::default(),
             concurrency: None,
             initial_state: None,
+            final_state_path: None,
         };
         workflow.check().map_err(|error| error.to_string())
     }
@@ -226,10 +231,7 @@ mod tests {
 
     #[test]
     fn what_follows_depends_on_how_a_step_ended() {
-        let step = step(
-            "a",
-            &[("ok", Condition::OnSuccess), ("ko", Condition::OnFailure), ("any", Condition::Always)],
-        );
+        let step = step("a", &[("ok", Condition::OnSuccess), ("ko", Condition::OnFailure), ("any", Condition::Always)]);
         let following = |failure: Option<&Failure>| step.following(failure).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(following(None), ["ok", "any"]);
         assert_eq!(following(Some(&Failure::new("JobError", Severity::Fail, ""))), ["ko", "any"]);

@@ -97,10 +97,11 @@ impl JsRunner {
 
     fn compile(&self, id: &str, step: &JsStep, adaptors: &[Installed]) -> Result<Arc<Compiled>, PrepareError> {
         let specifiers: Vec<String> = adaptors.iter().map(|adaptor| adaptor.specifier.clone()).collect();
-        let set = self.pool.host().prepare(&specifiers).map_err(|error| PrepareError::Load {
-            adaptors: step.adaptors.join(", "),
-            error: Box::new(error),
-        })?;
+        let set = self
+            .pool
+            .host()
+            .prepare(&specifiers)
+            .map_err(|error| PrepareError::Load { adaptors: step.adaptors.join(", "), error: Box::new(error) })?;
         let adaptors: Vec<Adaptor> = specifiers
             .iter()
             .map(|specifier| Adaptor { specifier, exports: set.exports.get(specifier).map(Vec::as_slice) })
@@ -201,9 +202,8 @@ fn retry_after(details: &Value) -> Option<Duration> {
         Value::Number(number) => number.to_string(),
         _ => return None,
     };
-    let from_now = |time: chrono::DateTime<chrono::FixedOffset>| {
-        (time.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default()
-    };
+    let from_now =
+        |time: chrono::DateTime<chrono::FixedOffset>| (time.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default();
     match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
         Err(_) => chrono::DateTime::parse_from_rfc2822(&text).ok().map(from_now),
