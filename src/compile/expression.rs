@@ -4,15 +4,16 @@
 //! something else. What counts is therefore that the text between two brackets is one expression with these very
 //! brackets around it: `a; b` and `a) + (b` are not.
 
-use deno_ast::swc::ast::{Expr, Stmt};
+use deno_ast::swc::ast::{Expr, Import, Stmt};
+use deno_ast::swc::ecma_visit::{Visit, VisitWith};
 
 use super::diagnostic::{CompileError, Problem};
 use super::edit::Range;
 use super::lines::Lines;
-use super::stack::{self, NoRoom};
 use super::parse;
+use super::stack::{self, NoRoom};
 
-/// Checks that a text is one expression of strict JavaScript that does not wait. `name` is what messages call it.
+/// Checks that a text is one expression of strict JavaScript that neither waits nor imports. `name` is what messages call it.
 ///
 /// # Errors
 /// Its syntax errors.
@@ -38,22 +39,39 @@ const DIRECTIVE: &str = "'use strict';";
 fn check(source: &str) -> Result<(), Vec<Problem>> {
     let text = format!("{DIRECTIVE}{}", in_brackets(source));
     let before = DIRECTIVE.len() as u32;
-    let in_source = |at: u32| at.saturating_sub(before + 1).min(source.len() as u32);
-    let script = parse::script(&text).map_err(|problems| {
-        let moved = problems.into_iter().map(|problem| {
-            let Range { lo, hi } = problem.range;
-            Problem { range: Range::new(in_source(lo), in_source(hi)), ..problem }
-        });
-        moved.collect::<Vec<_>>()
-    })?;
-    if let [Stmt::Expr(_), Stmt::Expr(statement)] = script.body.as_slice()
-        && let Expr::Paren(brackets) = &*statement.expr
-        && Range::from(brackets.span) == Range::new(before, text.len() as u32)
-    {
-        return Ok(());
+    let in_source = |problems: Vec<Problem>| {
+        let place = |at: u32| at.saturating_sub(before + 1).min(source.len() as u32);
+        let moved = |Problem { range, message, help }| Problem {
+            range: Range::new(place(range.lo), place(range.hi)),
+            message,
+            help,
+        };
+        problems.into_iter().map(moved).collect::<Vec<_>>()
+    };
+    let script = parse::script(&text).map_err(in_source)?;
+    let [Stmt::Expr(_), Stmt::Expr(statement)] = script.body.as_slice() else { return Err(several(source)) };
+    match &*statement.expr {
+        Expr::Paren(brackets) if Range::from(brackets.span) == Range::new(before, text.len() as u32) => {}
+        _ => return Err(several(source)),
     }
+    let mut imports = Imports::default();
+    statement.visit_with(&mut imports);
+    if imports.0.is_empty() { Ok(()) } else { Err(in_source(imports.0)) }
+}
+
+fn several(source: &str) -> Vec<Problem> {
     let all = Range::new(0, source.len() as u32);
-    Err(vec![Problem::new(all, "this is more than one expression").help("join conditions with && or ||")])
+    vec![Problem::new(all, "this is more than one expression").help("join conditions with && or ||")]
+}
+
+/// Finds `import()`.
+#[derive(Default)]
+struct Imports(Vec<Problem>);
+
+impl Visit for Imports {
+    fn visit_import(&mut self, import: &Import) {
+        self.0.push(Problem::new(import.span, "an expression cannot import"));
+    }
 }
 
 #[cfg(test)]
@@ -90,8 +108,32 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for source in [
-            "", " ", "// only", "a; b", "a;", "}{", ")(", "a) + (b", "a) => (b", "a); (b", "a)\n(b", "a /*", "a `", "'a",
-            "return 1", "if (a) b", "let a = 1", "await a", "with (a) b", "010", "a b", "...a", "a) //", "<!-- a",
+            "",
+            " ",
+            "// only",
+            "a; b",
+            "a;",
+            "}{",
+            ")(",
+            "a) + (b",
+            "a) => (b",
+            "a); (b",
+            "a)\n(b",
+            "a /*",
+            "a `",
+            "'a",
+            "return 1",
+            "if (a) b",
+            "let a = 1",
+            "await a",
+            "with (a) b",
+            "010",
+            "a b",
+            "...a",
+            "a) //",
+            "<!-- a",
+            "import('a')",
+            "import.meta",
             "a }); globalThis.x = (function () { return (1",
         ] {
             refused(source);

@@ -9,11 +9,10 @@
 //! lets them in.
 
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::custody::Custody;
@@ -94,16 +93,14 @@ struct Worker {
 impl Worker {
     fn start() -> Result<Self, String> {
         let tripwire = Arc::<Tripwire>::default();
-        let (questions, asked) = mpsc::channel();
+        let (questions, asked) = mpsc::channel(1);
+        let failed = |error| format!("cannot start a thread for conditions: {error}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let work = {
             let tripwire = tripwire.clone();
-            move || work(&asked, tripwire)
+            move || runtime.block_on(work(asked, tripwire))
         };
-        thread::Builder::new()
-            .name("conditions".into())
-            .stack_size(STACK_SIZE)
-            .spawn(work)
-            .map_err(|error| format!("cannot start a thread for conditions: {error}"))?;
+        thread::Builder::new().name("conditions".into()).stack_size(STACK_SIZE).spawn(work).map_err(failed)?;
         Ok(Self { questions, tripwire })
     }
 
@@ -111,7 +108,7 @@ impl Worker {
         let since = Instant::now();
         let (reply, mut answer) = oneshot::channel();
         // If the thread is gone, so is the other end of `answer`.
-        let _ = self.questions.send((question, reply));
+        let _ = self.questions.send((question, reply)).await;
         loop {
             match timeout(LOOK, &mut answer).await {
                 Ok(Ok(answer)) => return answer,
@@ -140,12 +137,13 @@ impl Drop for Worker {
 }
 
 /// Answers questions until there are no more, or a limit is hit.
-fn work(questions: &mpsc::Receiver<(Question, oneshot::Sender<Answer>)>, tripwire: Arc<Tripwire>) {
+async fn work(mut questions: mpsc::Receiver<(Question, oneshot::Sender<Answer>)>, tripwire: Arc<Tripwire>) {
     let _custody = Custody::take(tripwire.clone());
     let mut evaluator = Evaluator::new(tripwire.clone());
     while tripwire.tripped().is_none()
-        && let Ok((question, reply)) = questions.recv()
+        && let Some((question, reply)) = questions.recv().await
     {
         let _ = reply.send(evaluator.evaluate(&question));
+        evaluator.tidy().await;
     }
 }

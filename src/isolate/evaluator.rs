@@ -3,16 +3,21 @@
 //! Each evaluation gets a fresh context: JavaScript's own built-ins and the arguments, nothing of the host, no code from
 //! strings. What is kept from one to the next is compiled code. Microtasks run before an evaluation ends, within its
 //! time, so that none is left to the next.
-
-#![allow(unsafe_code)]
+//!
+//! A bare isolate would do, but V8 lets all isolates of a process share one read-only heap, that of whichever comes
+//! first: an isolate from V8's own snapshot and one from the runtime's cannot live side by side. So this one comes from
+//! the runtime's snapshot, too. Of what that holds, only the empty context is used: the runtime's JavaScript is there,
+//! and no evaluation can reach it. What the runtime wants to be told of in its own context is turned off.
 
 use std::collections::HashMap;
-use std::ffi::c_void;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use deno_core::v8;
 use deno_core::v8::script_compiler::{self, CompileOptions, NoCacheReason, Source};
+use deno_core::{JsRuntime, RuntimeOptions, v8};
+use deno_runtime::snapshot_info::get_extensions_in_snapshot;
 
 use super::conditions::{Conditions, Question};
 use super::limits::{BufferAccount, Limit, Limits, MIN_HEAP, Stop, Tripwire, Watch};
@@ -34,28 +39,51 @@ pub(super) const OUT_OF_MEMORY: &str = "the condition needs more than 64 MB of m
 
 /// See the module. After a limit was hit (`tripwire`), it is of no more use.
 pub(super) struct Evaluator {
-    /// By source: functions of the arguments.
+    /// By source: functions of the arguments. Gone before their isolate.
     compiled: HashMap<String, v8::Global<v8::UnboundScript>>,
-    isolate: v8::OwnedIsolate,
+    runtime: JsRuntime,
     limits: Limits,
-    /// After the isolate, which points to it.
     tripwire: Arc<Tripwire>,
 }
 
 impl Evaluator {
+    /// Must be called, and dropped, within a tokio runtime of the current thread.
     pub fn new(tripwire: Arc<Tripwire>) -> Self {
         let limits = Limits { wall: WALL, cpu: None, heap: MIN_HEAP, buffers: BUFFERS, ..Limits::default() };
         let buffers = BufferAccount::new(tripwire.clone(), Arc::default());
-        buffers.set_limit(limits.buffers);
         let params = v8::CreateParams::default()
             .heap_limits(0, limits.heap)
             .array_buffer_allocator(buffers.allocator().make_shared())
             .allow_atomics_wait(false);
-        let mut isolate = v8::Isolate::new(same_snapshot(params));
+        let mut runtime = JsRuntime::new(RuntimeOptions {
+            startup_snapshot: deno_snapshots::CLI_SNAPSHOT,
+            extensions: get_extensions_in_snapshot(),
+            create_params: Some(params),
+            ..RuntimeOptions::default()
+        });
+        buffers.set_limit(limits.buffers);
+        let near = tripwire.clone();
+        runtime.add_near_heap_limit_callback(move |current, _initial| {
+            near.trip(Limit::Heap);
+            // Room to unwind: V8 ends the process if the heap cannot grow before the termination takes effect.
+            current * 2
+        });
+        let isolate = runtime.v8_isolate();
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Auto);
-        isolate.add_near_heap_limit_callback(on_near_heap_limit, Arc::as_ptr(&tripwire).cast_mut().cast());
+        isolate.set_promise_reject_callback(ignore_rejection);
+        isolate.set_prepare_stack_trace_callback(no_stack_trace);
         tripwire.arm(isolate.thread_safe_handle());
-        Self { compiled: HashMap::new(), isolate, limits, tripwire }
+        Self { compiled: HashMap::new(), runtime, limits, tripwire }
+    }
+
+    /// Does what V8 has put off, such as parts of garbage collections.
+    pub async fn tidy(&mut self) {
+        let once = poll_fn(|context| {
+            // In the runtime's own context nothing happens that could fail.
+            let _ = self.runtime.poll_event_loop(context, Default::default());
+            Poll::Ready(())
+        });
+        once.await;
     }
 
     /// Whether the expression is true, or why it gives no answer.
@@ -70,8 +98,8 @@ impl Evaluator {
     }
 
     fn answer(&mut self, question: &Question) -> Result<bool, String> {
-        let Self { compiled, isolate, limits, tripwire } = self;
-        v8::scope!(let scope, isolate);
+        let Self { compiled, runtime, limits, tripwire } = self;
+        v8::scope!(let scope, runtime.v8_isolate());
         let context = v8::Context::new(scope, v8::ContextOptions::default());
         context.set_allow_generation_from_strings(false);
         let scope = &mut v8::ContextScope::new(scope, context);
@@ -155,20 +183,13 @@ fn shortened(message: &str) -> String {
     }
 }
 
-/// V8 calls it when hardly any heap is left.
-unsafe extern "C" fn on_near_heap_limit(tripwire: *mut c_void, current: usize, _initial: usize) -> usize {
-    // SAFETY: points to the tripwire of the `Evaluator` whose isolate calls, which it outlives.
-    let tripwire = unsafe { &*tripwire.cast::<Tripwire>() };
-    tripwire.trip(Limit::Heap);
-    // Room to unwind: V8 ends the process if the heap cannot grow before the termination takes effect.
-    current * 2
-}
+extern "C" fn ignore_rejection(_message: v8::PromiseRejectMessage) {}
 
-/// All isolates of a process share one read-only heap, that of whichever comes first; so all must come from the same
-/// snapshot. Of what Deno's holds, only its empty context is used here.
-fn same_snapshot(params: v8::CreateParams) -> v8::CreateParams {
-    match deno_snapshots::CLI_SNAPSHOT {
-        Some(snapshot) => params.snapshot_blob(v8::StartupData::from(snapshot)),
-        None => params,
-    }
+/// The `stack` of an error: conditions have no use for it.
+fn no_stack_trace<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    _error: v8::Local<'s, v8::Value>,
+    _sites: v8::Local<'s, v8::Array>,
+) -> v8::Local<'s, v8::Value> {
+    v8::undefined(scope).into()
 }
