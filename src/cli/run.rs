@@ -15,6 +15,7 @@ use super::{prepare, report};
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::Dialect;
 use crate::isolate::{Job, Limits, MIB, MIN_HEAP, Network, Outcome, RunStats};
+use crate::quantity::{Megabytes, Span};
 use crate::secrets::Secrets;
 
 /// Keys that a final state never holds: the credential, and the raw answer of the last request.

@@ -187,7 +187,8 @@ impl Project {
             return;
         };
         if let yaml::Kind::Map(entries) = &root.kind
-            && let Some(entry) = entries.iter().find(|entry| ["workflows", "steps", "workflow"].contains(&entry.key.as_str()))
+            && let Some(entry) =
+                entries.iter().find(|entry| ["workflows", "steps", "workflow"].contains(&entry.key.as_str()))
         {
             let message = "this project is in a format that is not read yet: portability version 2 is";
             let hint = "write `jobs`, `triggers` and `credentials`, as docs/project.md tells";
@@ -234,6 +235,11 @@ fn keep_secret(node: &yaml::Node, section: &Range<usize>, source: &mut Source) {
         yaml::Kind::List(items) => items.iter().for_each(|item| keep_secret(item, section, source)),
         yaml::Kind::Map(entries) => entries.iter().for_each(|entry| keep_secret(&entry.value, section, source)),
     }
+}
+
+/// The variables that the project's `.env` sets. What is wrong with the file is told when the project is read.
+pub fn dotenv(dir: &Path) -> BTreeMap<String, String> {
+    Files::new(dir).map_or_else(|_| BTreeMap::new(), |mut files| read_dotenv(&mut files, &mut Problems::default()))
 }
 
 fn read_dotenv(files: &mut Files, problems: &mut Problems) -> BTreeMap<String, String> {
