@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use fnhost::compile::{self, Adaptor, Dialect};
 use fnhost::isolate::{
-    Host, HostOptions, IsolatePool, Job, Limit, Limits, LocalAdaptor, LogLine, MIB, Network, Outcome, PoolOptions,
-    platform,
+    Conditions, Host, HostOptions, IsolatePool, Job, Limit, Limits, LocalAdaptor, LogLine, MIB, Network, Outcome,
+    PoolOptions, platform,
 };
 use http_server::Server;
 use serde_json::{Value, json};
@@ -118,6 +118,14 @@ const CASES: &[(&str, fn())] = cases![
     pool::runs_that_hit_limits_leave_the_others_in_the_pool_alone,
     pool::a_thread_serves_runs_that_use_what_the_runtime_keeps_per_thread,
     pool::a_drained_pool_has_neither_runs_nor_threads,
+    conditions_are_javascript_truth,
+    a_condition_finds_nothing_of_the_one_before,
+    a_condition_sees_the_language_and_its_arguments,
+    what_is_wrong_with_a_condition_is_said,
+    a_condition_that_hits_a_limit_spoils_no_other,
+    a_caller_who_goes_away_leaves_nothing_behind,
+    conditions_and_runs_live_side_by_side,
+    conditions_end_their_thread,
     soak,
     // Last: what such runs hold stays in memory.
     pool::a_lost_thread_does_not_cost_the_pool_a_slot,
@@ -497,4 +505,163 @@ fn soak() {
         }
     }
     assert!(resident() < early + TOLERANCE);
+}
+
+/// Asks several conditions at once, in this order.
+fn asked<'a>(conditions: &Conditions, expressions: impl IntoIterator<Item = &'a str>) -> Vec<Result<bool, String>> {
+    let data = r#"{ "age": 7, "name": "Ada", "empty": "", "tags": ["a", "b"], "__proto__": { "odd": 1 } }"#;
+    let arguments = [("data", data), ("request", r#"{ "headers": { "x-kind": "a" } }"#)];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let all = expressions.into_iter().map(|expression| conditions.holds(expression, &arguments));
+    runtime.block_on(futures_util::future::join_all(all))
+}
+
+fn conditions_are_javascript_truth() {
+    let cases = [
+        ("data.age > 5 && request.headers['x-kind'] === 'a'", true),
+        ("data.age > 7", false),
+        ("data.name", true),
+        ("data.empty", false),
+        ("data.missing", false),
+        ("data.tags.some(tag => { const wanted = 'b'; return tag === wanted; })", true),
+        ("[]", true),
+        ("NaN", false),
+        ("0n", false),
+        ("false, 1", true),
+        ("true // since ever", true),
+        ("  data.age\n  === 7\n", true),
+        ("/^[A-Z)]/u.test(data.name)", true),
+        ("new Intl.NumberFormat('en').format(1234) === '1,234'", true),
+        ("Object.hasOwn(data, '__proto__') && data.odd === undefined", true),
+        ("!data.errors", true),
+    ];
+    let conditions = Conditions::default();
+    let answers = asked(&conditions, cases.map(|(expression, _)| expression));
+    for ((expression, expected), answer) in cases.iter().zip(answers) {
+        assert_eq!(answer, Ok(*expected), "{expression}");
+        assert_eq!(Conditions::check(expression), Ok(()), "{expression}");
+    }
+}
+
+fn a_condition_finds_nothing_of_the_one_before() {
+    let conditions = Conditions::default();
+    let traces = "typeof left === 'undefined' && [].left === undefined && JSON.left === undefined && data.age === 7
+        && Math.max(1, 2) === 2";
+    let litter = "globalThis.left = Array.prototype.left = JSON.left = data.age = (Math.max = () => 0, 1)";
+    let promise = "(Promise.resolve().then(() => { globalThis.left = 1; }), true)";
+    let answers = asked(&conditions, [litter, traces, promise, traces].repeat(100));
+    assert!(answers.iter().all(|answer| *answer == Ok(true)), "{answers:?}");
+}
+
+fn a_condition_sees_the_language_and_its_arguments() {
+    let names: Vec<String> = compile::LANGUAGE_GLOBALS.iter().map(|name| format!("'{name}'")).collect();
+    let foreign = format!(
+        "(() => {{
+            const known = [{}];
+            const foreign = Object.getOwnPropertyNames(globalThis).filter(name => !known.includes(name));
+            if (foreign.length) throw new Error(foreign.join());
+            return this === undefined && arguments.length === 2;
+        }})()",
+        names.join(",")
+    );
+    assert_eq!(asked(&Conditions::default(), [foreign.as_str()]), [Ok(true)]);
+}
+
+fn what_is_wrong_with_a_condition_is_said() {
+    let cases = [
+        ("data.missing.x", "TypeError: Cannot read properties of undefined (reading 'x')"),
+        ("age > 5", "ReferenceError: age is not defined"),
+        ("age = 5", "ReferenceError: age is not defined"),
+        ("(() => { throw 'words' })()", "words"),
+        ("(() => { throw { toString() { for (;;); } } })()", "[object Object]"),
+        ("(function down() { return down(); })()", "RangeError: Maximum call stack size exceeded"),
+        ("Promise.resolve(true)", "the condition gives a promise; it cannot wait"),
+        ("(async () => true)()", "the condition gives a promise; it cannot wait"),
+        ("import('node:fs')", "SyntaxError: 1:1: an expression cannot import"),
+        ("Promise.reject(new Error('no'))", "the condition gives a promise; it cannot wait"),
+        ("(() => { throw new Error(String(new Error('in').stack)) })()", "Error: undefined"),
+        ("eval('1')", "EvalError: Code generation from strings disallowed for this context"),
+        ("Function('return 1')()", "EvalError: Code generation from strings disallowed for this context"),
+        (
+            "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)",
+            "TypeError: Atomics.wait cannot be called in this context",
+        ),
+        ("data.age >", "SyntaxError: 1:11: expression expected"),
+        ("a; b", "SyntaxError: 1:2: expected ',', got ';'"),
+        ("}{", "SyntaxError: 1:1: expression expected"),
+        ("a) + (b", "SyntaxError: 1:1: this is more than one expression"),
+        ("a }); (function () { return (1", "SyntaxError: 1:3: expected ',', got '}'"),
+    ];
+    let conditions = Conditions::default();
+    let answers = asked(&conditions, cases.map(|(expression, _)| expression));
+    for ((expression, expected), answer) in cases.iter().zip(answers) {
+        assert_eq!(answer, Err((*expected).to_owned()), "{expression}");
+        let checked = Conditions::check(expression);
+        assert_eq!(checked.err(), expected.strip_prefix("SyntaxError: ").map(str::to_owned), "{expression}");
+    }
+    let [Err(long)] = &asked(&conditions, ["(() => { throw 'x'.repeat(1e6) })()"])[..] else { panic!("it throws") };
+    assert!(long.starts_with("xxx") && long.len() < 1000);
+}
+
+fn a_condition_that_hits_a_limit_spoils_no_other() {
+    let slow = "the condition took longer than 250 ms";
+    let large = "the condition needs more than 64 MB of memory";
+    let cases = [
+        ("(() => { for (;;); })()", slow),
+        ("(() => { for (;;) try { for (;;); } catch {} finally { continue; } })()", slow),
+        ("(Promise.resolve().then(function again() { return Promise.resolve().then(again); }), true)", slow),
+        ("/^(a+)+$/.test('a'.repeat(40) + 'b')", slow),
+        ("(() => { const a = []; for (;;) a.push(new Array(1000).fill(a.length)) })()", large),
+        ("(() => { const a = []; for (;;) a.push(new Uint8Array(2 ** 20)) })()", large),
+        ("'x'.repeat(2 ** 29 - 24).split('')", large),
+    ];
+    let conditions = Conditions::default();
+    for (expression, expected) in cases {
+        let answers = asked(&conditions, [expression, "data.age === 7", expression, "data.age === 8"]);
+        let refused = || Err(expected.to_owned());
+        assert_eq!(answers, [refused(), Ok(true), refused(), Ok(false)], "{expression}");
+    }
+}
+
+fn a_caller_who_goes_away_leaves_nothing_behind() {
+    let conditions = Conditions::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for _ in 0..5 {
+            let endless = conditions.holds("(() => { for (;;); })()", &[]);
+            assert!(tokio::time::timeout(Duration::from_millis(20), endless).await.is_err());
+            assert_eq!(conditions.holds("data", &[("data", "1")]).await, Ok(true));
+        }
+    });
+}
+
+/// All isolates of a process share a part of their heaps, which is made with the first of them.
+fn conditions_and_runs_live_side_by_side() {
+    let (host, _directory) = host();
+    let job = job(&host, "fn(state => ({ ...state, sum: _.sum([1, 2]) }));", &[COMMON]);
+    for _ in 0..5 {
+        let conditions = Conditions::default();
+        assert_eq!(asked(&conditions, ["data.tags.length === 2"]), [Ok(true)]);
+        assert_eq!(completed(run(&host, &job, &json!({})))["sum"], 3);
+        assert_eq!(asked(&conditions, ["data.tags.length === 2"]), [Ok(true)]);
+    }
+}
+
+fn conditions_end_their_thread() {
+    let threads = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+        names.filter(|name| name.trim() == "conditions").count()
+    };
+    let before = threads();
+    let conditions = Conditions::default();
+    assert_eq!(threads(), before, "the thread starts with the first question");
+    assert_eq!(asked(&conditions, ["true"]), [Ok(true)]);
+    assert_eq!(threads(), before + 1);
+    drop(conditions);
+    let gone = (0..1000).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        threads() == before
+    });
+    assert!(gone);
 }
