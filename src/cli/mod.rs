@@ -3,6 +3,7 @@
 //! stdout carries data (a state, a compiled module); everything a person reads goes to stderr. What is declared here
 //! once gives the parser, `--help`, the manual (`fnhost man`) and the completions of shells.
 
+pub mod check;
 pub mod compile;
 pub mod completions;
 pub mod execute;
@@ -14,7 +15,6 @@ pub mod log;
 pub mod man;
 mod output;
 mod prepare;
-mod quantity;
 mod report;
 pub mod run;
 
@@ -39,6 +39,7 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Install(install::Args),
+    Check(check::Args),
     Compile(compile::Args),
     Execute(execute::Args),
     Completions(completions::Args),
@@ -86,6 +87,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(args) => run::run(args),
         Command::Install(args) => install::run(args),
+        Command::Check(args) => check::run(args),
         Command::Compile(args) => compile::run(args),
         Command::Execute(args) => execute::run(args),
         Command::Completions(args) => completions::run(args),

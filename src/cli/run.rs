@@ -11,7 +11,6 @@ use super::exit::{self, Exit, Failure};
 use super::input::{self, InitialState, JobFile};
 use super::log::{self, Logger, Source};
 use super::output::{self, Layout};
-use super::quantity::{Megabytes, Span};
 use super::{prepare, report};
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::Dialect;

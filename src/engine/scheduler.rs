@@ -34,7 +34,7 @@ impl Engine {
                 permits.push(permit);
             }
             let wait = match self.claim(permits.len()).await {
-                Ok(claimed) => self.start(claimed, &mut permits),
+                Ok(claimed) => self.spawn(claimed, &mut permits),
                 Err(error) => {
                     self.shared.store_trouble(&error, "cannot ask for tasks");
                     STORE_AWAY
@@ -79,7 +79,7 @@ impl Engine {
     }
 
     /// Starts what was claimed; how long to wait before asking again.
-    fn start(&self, claimed: Claimed, permits: &mut Vec<OwnedSemaphorePermit>) -> Duration {
+    fn spawn(&self, claimed: Claimed, permits: &mut Vec<OwnedSemaphorePermit>) -> Duration {
         for task in claimed.tasks {
             let permit = permits.pop();
             self.shared.hold(&task);
