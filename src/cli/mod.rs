@@ -6,6 +6,7 @@
 pub mod check;
 pub mod compile;
 pub mod completions;
+mod demo;
 pub mod execute;
 pub mod exit;
 mod input;
@@ -17,6 +18,7 @@ mod output;
 mod prepare;
 mod report;
 pub mod run;
+pub mod serve;
 
 use std::process::ExitCode;
 
@@ -38,6 +40,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(run::Args),
+    Serve(serve::Args),
     Install(install::Args),
     Check(check::Args),
     Compile(compile::Args),
@@ -83,9 +86,13 @@ A job sees none of these, nor any other variable.";
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    interrupt::end_on_signals();
+    // The server ends what is under way first.
+    if !matches!(command, Command::Serve(_)) {
+        interrupt::end_on_signals();
+    }
     match command {
         Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Install(args) => install::run(args),
         Command::Check(args) => check::run(args),
         Command::Compile(args) => compile::run(args),

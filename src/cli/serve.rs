@@ -27,7 +27,7 @@ use crate::model::{StepKind, Workflow};
 use crate::project::watch::Watch;
 use crate::project::{Loaded, Project};
 use crate::step::js::JsRunner;
-use crate::store::sqlite::{self, SqliteStore};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SecretKey, Store};
 use crate::telemetry::{self, LogConfig};
 
@@ -168,7 +168,7 @@ fn open_store(args: &Args) -> Result<(Arc<dyn Store>, SecretKey), Failure> {
         Ok(key) => SecretKey::from_base64(&key).map_err(|error| Failure::usage(format!("FNHOST_SECRET_KEY: {error}")))?,
         Err(_) => SecretKey::from_file(&dir.join("secret.key")).map_err(|error| Failure::host(error.to_string()))?,
     };
-    let store = SqliteStore::open(&dir.join("fnhost.db"), sqlite::Options::default()).map_err(store_failure)?;
+    let store = SqliteStore::open(&dir.join("fnhost.db"), &SqliteOptions::default()).map_err(store_failure)?;
     Ok((Arc::new(store), key))
 }
 
