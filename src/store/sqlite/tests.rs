@@ -287,7 +287,28 @@ async fn an_operation_that_fails_or_panics_takes_back_only_itself() {
     assert!(matches!(failed, Err(StoreError::Broken(text)) if text == "on purpose"));
     assert!(matches!(panicked, Err(StoreError::Broken(text)) if text.contains("panicked")));
     assert_eq!(kept(&store).await, 2);
-    assert_eq!(store.stats().last_batch, 5, "they shared a commit with the one that held them up");
+}
+
+#[tokio::test]
+async fn what_waits_shares_a_commit() {
+    let home = TempDir::new().unwrap();
+    let store = Arc::new(open(&home));
+    let (go_on, held) = hold(&store).await;
+    let waiting: Vec<_> = (0..100)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { admit(&store, 10).await })
+        })
+        .collect();
+    queued(&store, 100).await;
+    go_on.send(()).unwrap();
+    held.await.unwrap().unwrap();
+    for admitted in waiting {
+        assert_eq!(admitted.await.unwrap().unwrap(), Admitted::New);
+    }
+    let stats = store.stats();
+    assert_eq!(stats.operations, 101);
+    assert!(stats.commits < 50, "{} commits", stats.commits);
 }
 
 #[tokio::test]
