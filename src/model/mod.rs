@@ -22,5 +22,7 @@ pub use message::{Message, Request};
 pub use retry::{Backoff, RetryPolicy};
 pub use run::{Attempt, AttemptOutcome, Priority, Run, RunState, Task, TaskInput, TaskState, Usage};
 pub use time::Timestamp;
-pub use trigger::{AuthScheme, Cron, Misfire, Reply, Signature, SignatureEncoding, Trigger, TriggerKind, Webhook, WebhookAuth};
+pub use trigger::{
+    AuthScheme, Cron, Misfire, Reply, Signature, SignatureEncoding, Trigger, TriggerKind, Webhook, WebhookAuth,
+};
 pub use workflow::{Condition, Dialect, Edge, JsStep, Step, StepKind, Workflow, WorkflowError};

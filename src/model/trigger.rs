@@ -50,10 +50,7 @@ pub enum Reply {
     #[default]
     BeforeStart,
     /// When the run has ended, with its final state.
-    AfterCompletion {
-        success_code: u16,
-        error_code: u16,
-    },
+    AfterCompletion { success_code: u16, error_code: u16 },
 }
 
 impl Reply {

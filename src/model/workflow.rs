@@ -231,10 +231,7 @@ mod tests {
 
     #[test]
     fn what_follows_depends_on_how_a_step_ended() {
-        let step = step(
-            "a",
-            &[("ok", Condition::OnSuccess), ("ko", Condition::OnFailure), ("any", Condition::Always)],
-        );
+        let step = step("a", &[("ok", Condition::OnSuccess), ("ko", Condition::OnFailure), ("any", Condition::Always)]);
         let following = |failure: Option<&Failure>| step.following(failure).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(following(None), ["ok", "any"]);
         assert_eq!(following(Some(&Failure::new("JobError", Severity::Fail, ""))), ["ko", "any"]);

@@ -29,7 +29,9 @@ impl Files {
     pub fn new(dir: &Path) -> Result<Self, Problem> {
         let root = dir.canonicalize().ok().filter(|root| root.is_dir());
         let Some(root) = root else {
-            return Err(Problem::of_file(dir, "there is no such directory").hint("name the directory that holds project.yaml"));
+            return Err(
+                Problem::of_file(dir, "there is no such directory").hint("name the directory that holds project.yaml")
+            );
         };
         Ok(Self { dir: dir.to_owned(), root, looked_at: BTreeSet::new() })
     }
@@ -51,7 +53,7 @@ impl Files {
         let full = self.dir.join(path);
         self.looked_at.insert(full.clone());
         match full.canonicalize() {
-            Ok(real) if real.starts_with(&self.root) => self.read_anywhere(&full),
+            Ok(real) if real.starts_with(&self.root) => self.read_anywhere(Path::new(path)),
             Ok(_) => Err(FileError::Named {
                 message: format!("the file {} lies outside of the project", quoted(path)),
                 hint: "copy it into the project's directory: nothing else is read".into(),

@@ -10,6 +10,7 @@
 mod credentials;
 mod dotenv;
 mod files;
+mod inline;
 mod jobs;
 mod problem;
 mod reader;
@@ -28,6 +29,7 @@ use serde_json::Value;
 
 use self::credentials::{Credentials, Variables};
 use self::files::{FileError, Files};
+pub use self::inline::Inline;
 pub use self::problem::{Excerpt, Problem};
 use self::problem::{Problems, Source};
 use self::reader::Reader;
@@ -84,15 +86,6 @@ impl fmt::Display for Broken {
 }
 
 impl std::error::Error for Broken {}
-
-/// Where an expression stands that is written in the project file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Inline {
-    /// The line in which it begins, from 1.
-    pub line: u32,
-    /// Lines and columns from there to its first character, if its lines stand in the file as they are.
-    pub offset: Option<(u32, u32)>,
-}
 
 /// Where `${NAME}` in a project file comes from.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -181,13 +174,14 @@ impl Project {
         }
         let mut reader = Reader { source: &source, problems };
         reader.faults(faults);
-        let Some(root) = root.filter(|root| !root.is_null()) else {
-            let problem = Problem::of_file(&source.file, "the project has no jobs");
-            reader.problems.warning(problem.hint("add a job under `jobs:`"));
+        let Some(root) = root else { return };
+        if root.is_null() {
+            warn_of_no_jobs(&mut reader);
             return;
-        };
+        }
         if let yaml::Kind::Map(entries) = &root.kind
-            && let Some(entry) = entries.iter().find(|entry| ["workflows", "steps", "workflow"].contains(&entry.key.as_str()))
+            && let Some(entry) =
+                entries.iter().find(|entry| ["workflows", "steps", "workflow"].contains(&entry.key.as_str()))
         {
             let message = "this project is in a format that is not read yet: portability version 2 is";
             let hint = "write `jobs`, `triggers` and `credentials`, as docs/project.md tells";
@@ -206,13 +200,17 @@ impl Project {
             credentials.use_from(name, span, &mut reader);
         }
         if fields.get("jobs").is_none() {
-            let problem = Problem::of_file(&source.file, "the project has no jobs");
-            reader.problems.warning(problem.hint("add a job under `jobs:`"));
+            warn_of_no_jobs(&mut reader);
         }
         self.workflows = workflows::assemble(&jobs, &triggers.unwrap_or_default(), &mut reader);
         self.credentials = credentials.values;
         self.lacking = credentials.lacking;
     }
+}
+
+fn warn_of_no_jobs(reader: &mut Reader) {
+    let problem = Problem::of_file(&reader.source.file, "the project has no jobs");
+    reader.problems.warning(problem.hint("add a job under `jobs:`"));
 }
 
 /// The section itself, and what its aliases lead to.

@@ -63,7 +63,10 @@ pub struct NewRun {
 pub enum Admitted {
     New,
     /// The topic has a message with this key already. It started these runs: id and workflow.
-    Duplicate { message: MessageId, runs: Vec<(RunId, String)> },
+    Duplicate {
+        message: MessageId,
+        runs: Vec<(RunId, String)>,
+    },
     /// The trigger has fired for this time, or a later one, before.
     Stale,
     /// Another run has not ended. The tick counts as done.
@@ -119,9 +122,14 @@ pub struct Settlement {
 #[derive(Clone, Debug)]
 pub enum Then {
     /// The task has ended as completed or failed (and handled), and these follow.
-    Next { state: TaskState, tasks: Vec<Task> },
+    Next {
+        state: TaskState,
+        tasks: Vec<Task>,
+    },
     /// Once more.
-    Retry { run_at: Timestamp },
+    Retry {
+        run_at: Timestamp,
+    },
     /// It failed for good, unhandled.
     Dead,
     Cancelled,
@@ -143,7 +151,9 @@ pub enum Cancellation {
     NotFound,
     AlreadyEnded(RunState),
     /// Waiting tasks are cancelled; attempts at these are under way and should be stopped.
-    Cancelled { running: Vec<TaskId> },
+    Cancelled {
+        running: Vec<TaskId>,
+    },
 }
 
 /// Which runs. Conditions are combined by *and*.
@@ -283,8 +293,13 @@ pub trait Store: Send + Sync + 'static {
     async fn admit(&self, intake: Intake) -> Result<Admitted>;
     async fn claim(&self, claim: Claim) -> Result<Claimed>;
     /// Takes over tasks whose lease ran out. The attempt at each was cut: settle it as lost.
-    async fn claim_lost(&self, owner: &str, now: Timestamp, lease_until: Timestamp, limit: usize)
-    -> Result<Vec<ClaimedTask>>;
+    async fn claim_lost(
+        &self,
+        owner: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ClaimedTask>>;
     async fn settle(&self, settlement: Settlement) -> Result<Settled>;
     /// Prolongs leases. Those that are not in the answer are lost: cancelled, or taken over.
     async fn renew(&self, owner: &str, tasks: &[TaskId], lease_until: Timestamp) -> Result<Vec<TaskId>>;
