@@ -184,11 +184,12 @@ fn check(problem: &Problem) {
     let Some(line) = problem.line else { return };
     let bytes = fs::read(&problem.file).expect("the file of the problem");
     let source = String::from_utf8_lossy(&bytes).replace("\r\n", "\n").replace('\r', "\n");
+    let source = source.strip_prefix('\u{feff}').unwrap_or(&source);
     let shown = source.split('\n').nth(line as usize - 1);
     let Some(shown) = shown else { panic!("there is no such line: {text}") };
     if let (Some(excerpt), Some(column)) = (&problem.excerpt, problem.column) {
         let printable = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
-        let shown: String = shown.strip_prefix('\u{feff}').unwrap_or(shown).chars().map(printable).collect();
+        let shown: String = shown.chars().map(printable).collect();
         assert_eq!(excerpt.line, shown, "{text}");
         let length: usize = shown.chars().map(char::len_utf16).sum();
         assert!(column as usize <= length + 1, "{text}");
