@@ -27,12 +27,29 @@ pub struct Event {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventKind {
-    RunCreated { message: Option<MessageId> },
-    TaskStarted { task: TaskId, step: String, attempt: u32 },
+    RunCreated {
+        message: Option<MessageId>,
+    },
+    TaskStarted {
+        task: TaskId,
+        step: String,
+        attempt: u32,
+    },
     /// One line of a log; a JSON object.
-    Log { task: TaskId, step: String, line: serde_json::Value },
-    TaskEnded { task: TaskId, step: String, attempt: AttemptId, state: TaskState },
-    RunEnded { state: RunState },
+    Log {
+        task: TaskId,
+        step: String,
+        line: serde_json::Value,
+    },
+    TaskEnded {
+        task: TaskId,
+        step: String,
+        attempt: AttemptId,
+        state: TaskState,
+    },
+    RunEnded {
+        state: RunState,
+    },
 }
 
 /// See the module.
