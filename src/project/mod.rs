@@ -33,6 +33,7 @@ pub use self::inline::Inline;
 pub use self::problem::{Excerpt, Problem};
 use self::problem::{Problems, Source};
 use self::reader::Reader;
+use self::watch::Snapshot;
 use crate::model::Workflow;
 
 /// A project that can be served.
@@ -62,8 +63,8 @@ impl fmt::Debug for Project {
 pub struct Loaded {
     pub project: Project,
     pub warnings: Vec<Problem>,
-    /// The files it is made of, and those that would be part of it if they were there.
-    pub files: BTreeSet<PathBuf>,
+    /// The files it is made of, and those that would be part of it if they were there, as they were before they were read.
+    pub files: Snapshot,
     /// Job → where its expression stands in the project file, for those that are written there.
     pub inline: BTreeMap<String, Inline>,
 }
@@ -75,7 +76,7 @@ pub struct Broken {
     pub errors: Vec<Problem>,
     pub warnings: Vec<Problem>,
     /// As in [`Loaded`]: it may be mended when one of them changes.
-    pub files: BTreeSet<PathBuf>,
+    pub files: Snapshot,
 }
 
 impl fmt::Display for Broken {
@@ -110,7 +111,7 @@ impl Project {
             }
             Err(problem) => {
                 problems.error(problem);
-                BTreeSet::new()
+                Snapshot::default()
             }
         };
         let Problems { errors, warnings } = problems.sorted();
