@@ -17,3 +17,4 @@ mod quantity;
 mod secrets;
 pub mod step;
 pub mod store;
+pub mod telemetry;

@@ -1,5 +1,7 @@
 //! What starts a workflow.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Criteria;
@@ -25,6 +27,9 @@ pub enum TriggerKind {
     Webhook(Webhook),
     /// The clock.
     Cron(Cron),
+    /// The end of the last run, this long ago; the first time, the start of the service. Each run goes on with the last
+    /// final state, the first with the workflow's initial state.
+    Every { interval: Duration },
 }
 
 /// A path that starts one workflow: `/i/<path>`.

@@ -1,6 +1,7 @@
 //! What is to be done, and in which order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct Workflow {
     /// The initial state of a run that no message started, and that no run came before; a JSON object.
     #[serde(default)]
     pub initial_state: Option<String>,
+    /// The file that holds the last final state, written anew after each run; relative to the project.
+    #[serde(default)]
+    pub final_state_path: Option<PathBuf>,
 }
 
 /// One thing to do.
@@ -203,6 +207,7 @@ mod tests {
             retry: RetryPolicy::default(),
             concurrency: None,
             initial_state: None,
+            final_state_path: None,
         };
         workflow.check().map_err(|error| error.to_string())
     }

@@ -7,6 +7,8 @@
 
 mod secret;
 pub mod sqlite;
+#[cfg(test)]
+mod suite;
 
 use std::collections::HashMap;
 use std::sync::Arc;
