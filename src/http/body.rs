@@ -248,7 +248,8 @@ pub(super) fn add(fields: &mut Map<String, Value>, name: &str, value: Value) {
 }
 
 async fn multipart(headers: &HeaderMap, bytes: Bytes) -> Result<Value, Problem> {
-    let malformed = |error: &dyn std::fmt::Display| Problem::bad_request(format!("the body is no multipart form: {error}"));
+    let malformed =
+        |error: &dyn std::fmt::Display| Problem::bad_request(format!("the body is no multipart form: {error}"));
     let mut request = Request::new(Body::from(bytes));
     request.headers_mut().extend(headers.get(header::CONTENT_TYPE).map(|value| (header::CONTENT_TYPE, value.clone())));
     // The size is bounded already.
@@ -347,7 +348,8 @@ mod tests {
     use super::*;
 
     async fn content_with(pairs: &[(&str, &str)], body: &[u8]) -> Result<Content, (u16, String)> {
-        let parse = |(name, value): &(&str, &str)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap());
+        let parse =
+            |(name, value): &(&str, &str)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap());
         let headers = pairs.iter().map(parse).collect();
         let content = Bodies::default().content(&headers, Bytes::copy_from_slice(body)).await;
         content.map_err(|problem| (problem.status().as_u16(), problem.detail().unwrap_or_default().to_owned()))
@@ -404,7 +406,8 @@ mod tests {
             --X\r\ncontent-disposition: form-data; name=\"f\"; filename=\"n.csv\"\r\ncontent-type: text/csv\r\n\r\na,b\r\n\
             --X\r\ncontent-disposition: form-data; name=\"f\"; filename=\"n.bin\"\r\n\r\n\u{0}\u{1}\r\n--X--\r\n";
         let read = content("multipart/form-data; boundary=X", body).await.unwrap();
-        let csv = json!({ "filename": "n.csv", "contentType": "text/csv", "size": 3, "encoding": "text", "content": "a,b" });
+        let csv =
+            json!({ "filename": "n.csv", "contentType": "text/csv", "size": 3, "encoding": "text", "content": "a,b" });
         let bin = json!({
             "filename": "n.bin", "contentType": "application/octet-stream", "size": 2, "encoding": "base64", "content": "AAE=",
         });

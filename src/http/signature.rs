@@ -24,13 +24,7 @@ pub enum Refusal {
 }
 
 /// Whether one of `secrets` signed this body. `now` is in seconds since 1970.
-pub fn verify(
-    scheme: &Signature,
-    secrets: &[&str],
-    headers: &HeaderMap,
-    body: &[u8],
-    now: u64,
-) -> Result<(), Refusal> {
+pub fn verify(scheme: &Signature, secrets: &[&str], headers: &HeaderMap, body: &[u8], now: u64) -> Result<(), Refusal> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).ok_or(Refusal::Missing);
     match scheme {
         Signature::StandardWebhooks => {
@@ -129,7 +123,10 @@ mod tests {
         let headers = headers(&[
             ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
             ("webhook-timestamp", "1614265330"),
-            ("webhook-signature", "v1,bm9ldHUjKzFob2VudXRob2VodWUzMjRvdWVvdW9ldQo= v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+            (
+                "webhook-signature",
+                "v1,bm9ldHUjKzFob2VudXRob2VodWUzMjRvdWVvdW9ldQo= v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+            ),
         ]);
         let body = br#"{"test": 2432232314}"#;
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
