@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! // package: what to install, as for `fnhost install`; several versions make several rows
-//! // behind: the adaptors that use it
+//! // behind: the adaptors that use it; `behind 3` for those that use version 3
 //! // credential: the server that alone is its `state.configuration`; without it, all of them
 //! // does: what the job does with it
 //! // answers: what a stand-in for its service answers, one line each; see `service`
@@ -168,9 +168,10 @@ impl Case {
     /// One for each version of the package.
     fn read(file: &Path) -> Vec<Self> {
         let source = std::fs::read_to_string(file).expect("a case");
-        let said = |key: &'static str| {
+        let said = |key: &str| {
+            let key = format!("{key}: ");
             let head = source.lines().map_while(|line| line.strip_prefix("// "));
-            head.filter_map(move |line| Some(line.strip_prefix(key)?.strip_prefix(": ")?.to_owned()))
+            head.filter_map(move |line| Some(line.strip_prefix(&key)?.to_owned()))
         };
         let must_say = |key| said(key).next().unwrap_or_else(|| panic!("{} does not say `{key}`", file.display()));
         let stem = file.file_stem().expect("a file's name").to_string_lossy();
@@ -182,7 +183,7 @@ impl Case {
                 file: stem.clone().into_owned(),
                 name: if several { format!("{stem}@{version}") } else { stem.clone().into_owned() },
                 package: package.to_owned(),
-                behind: said("behind").next().unwrap_or_default(),
+                behind: said("behind").chain(said(&format!("behind {version}"))).next().unwrap_or_default(),
                 does: must_say("does"),
                 credential: said("credential").next(),
                 answers: said("answers").map(|line| Answer::read(&line)).collect(),
@@ -198,7 +199,7 @@ impl Case {
         let store = work.join(&self.name);
         std::fs::create_dir_all(&store).expect("a temporary directory");
         let mut row = Row {
-            name: self.package.clone(),
+            name: self.package.trim_start_matches("npm:").to_owned(),
             version: String::new(),
             behind: self.behind.clone(),
             does: self.does.clone(),
@@ -382,7 +383,8 @@ What OpenFn's adaptors, and the packages from npm that other adaptors stand on, 
 
 **works**: used for real, each time three ways: file by file, through a new pack, through that pack from disk. A
 package with a server of its own kind was used against that server (MariaDB, PostgreSQL with TLS, Redis, OpenSSH, HTTP,
-SOAP), on this machine. **loads only**: everything short of a server that cannot run here. **fails**: a test of it threw.
+SOAP), on this machine; one for a service on the internet, against a stand-in that answers as the service's
+documentation has it. **loads only**: everything short of a server that cannot run here. **fails**: a test of it threw.
 
 CPU is that of the whole life of a fresh isolate which loads all of the package and does nothing else, through its pack;
 in brackets, file by file. A job that uses a part of an adaptor loads less. Heap is V8's after that.
@@ -424,8 +426,11 @@ fn page(rows: &[Row], asked: &[(&str, String)], bare: (f64, f64)) -> String {
 }
 
 fn table<'a>(page: &mut String, rows: impl Iterator<Item = &'a Row>) {
-    page.push_str("| package | version | behind | result | what was done, or why not | CPU ms | heap MB | packed |\n");
-    page.push_str("|---|---|---|---|---|--:|--:|---|\n");
+    let rows: Vec<&Row> = rows.collect();
+    let all_adaptors = rows.iter().all(|row| row.is_adaptor());
+    let (behind, rule) = if all_adaptors { ("", "") } else { ("behind | ", "---|") };
+    let _ = writeln!(page, "| package | version | {behind}result | what was done, or why not | CPU ms | heap MB | packed |");
+    let _ = writeln!(page, "|---|---|{rule}---|---|--:|--:|---|");
     for row in rows {
         let done = match &row.verdict {
             Verdict::Works => row.does.clone(),
@@ -444,17 +449,13 @@ fn table<'a>(page: &mut String, rows: impl Iterator<Item = &'a Row>) {
             Some(Some(why)) => why,
         };
         let mark = if row.relocked { "¹" } else { "" };
-        let cells = [
-            &format!("`{}`", row.name),
-            &format!("{}{mark}", row.version),
-            &row.behind,
-            row.verdict.word(),
-            &done,
-            &cpu,
-            &heap,
-            packed,
-        ];
-        let _ = writeln!(page, "| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
+        let mut cells = vec![format!("`{}`", row.name), format!("{}{mark}", row.version)];
+        if !all_adaptors {
+            cells.push(row.behind.clone());
+        }
+        cells.extend([row.verdict.word().to_owned(), done, cpu, heap, packed.to_owned()]);
+        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        let _ = writeln!(page, "| {} |", cells.join(" | "));
     }
 }
 

@@ -1,6 +1,6 @@
 // package: npm:@azure/storage-blob@12
 // behind: azure-storage
-// does: uploads, downloads and lists a blob, signs an address, an error's code, all against a stand-in
+// does: uploads, downloads and lists a blob, an error's status, all against a stand-in
 // answers: PUT /account/clinic/patients.csv 201
 // answers: GET /account/clinic/patients.csv 200 name,age
 // answers: GET /account/clinic 200 <?xml version="1.0"?><EnumerationResults><Blobs><Blob><Name>patients.csv</Name><Properties><Content-Length>8</Content-Length></Properties></Blob></Blobs></EnumerationResults>

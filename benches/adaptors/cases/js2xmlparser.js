@@ -1,5 +1,6 @@
 // package: npm:js2xmlparser@1 npm:js2xmlparser@3
-// behind: commcare (1); magpi (3)
+// behind 1: commcare
+// behind 3: magpi
 // does: attributes, lists and text into XML
 import js2xmlparser from 'js2xmlparser';
 

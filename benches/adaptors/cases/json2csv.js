@@ -1,6 +1,6 @@
 // package: npm:json2csv@5.0.7
 // behind: bigquery
-// does: fields, nested ones and quotes, at once and through a stream
+// does: fields, nested ones and quotes, at once and asynchronously
 import json2csv from 'json2csv';
 
 export default [

@@ -1,6 +1,6 @@
 // package: npm:nexmo@2.9.1
 // behind: nexmo
-// does: sends a message, an error's text, both against a stand-in; signs a token
+// does: sends a message, an error's status, both against a stand-in
 // answers: POST /sms/json 200 {"message-count":"1","messages":[{"status":"0","message-id":"1"}]}
 // answers: GET /account/get-balance 401 {"error-code":"401"}
 import Nexmo from 'nexmo';

@@ -1,5 +1,6 @@
 // package: npm:node-fetch@2 npm:node-fetch@3
-// behind: salesforce (2); others widely (3)
+// behind 2: salesforce
+// behind 3: none yet; widely used
 // does: GET, POST of JSON, gzip, a redirect, a stream, an error's status, a refused connection
 import fetch, { Headers } from 'node-fetch';
 

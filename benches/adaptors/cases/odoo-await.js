@@ -1,6 +1,6 @@
 // package: npm:odoo-await@3
 // behind: odoo, openspp
-// does: logs in, creates and searches by XML-RPC, a fault, all against a stand-in
+// does: logs in and searches by XML-RPC, all against a stand-in
 // answers: POST /xmlrpc/2/common 200 <?xml version="1.0"?><methodResponse><params><param><value><int>7</int></value></param></params></methodResponse>
 // answers: POST /xmlrpc/2/object 200 <?xml version="1.0"?><methodResponse><params><param><value><array><data><value><struct><member><name>name</name><value><string>Amina</string></value></member></struct></value></data></array></value></param></params></methodResponse>
 import Odoo from 'odoo-await';

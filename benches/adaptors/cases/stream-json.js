@@ -4,9 +4,10 @@
 import Pick from 'stream-json/filters/Pick.js';
 import StreamArray from 'stream-json/streamers/StreamArray.js';
 import StreamObject from 'stream-json/streamers/StreamObject.js';
-import { Readable } from 'node:stream';
 
-const items = async stream => {
+const items = async (stream, ...pieces) => {
+  for (const piece of pieces) stream.write(piece);
+  stream.end();
   const found = [];
   for await (const { key, value } of stream) found.push([key, value]);
   return found;
@@ -15,10 +16,13 @@ const items = async stream => {
 export default [
   async () => {
     const text = JSON.stringify([{ name: 'Amina 🌍' }, 2]);
-    same(await items(Readable.from(text.match(/.{1,3}/gsu)).pipe(StreamArray.withParser())), [[0, { name: 'Amina 🌍' }], [1, 2]]);
-    same(await items(Readable.from('{"a":1,"b":[2]}').pipe(StreamObject.withParser())), [['a', 1], ['b', [2]]]);
-    const picked = Readable.from('{"meta":{},"items":[1,2]}').pipe(Pick.withParser({ filter: 'items' })).pipe(StreamArray.streamArray());
-    same(await items(picked), [[0, 1], [1, 2]]);
-    same((await failure(() => items(Readable.from('[1, x]').pipe(StreamArray.withParser())))).message.includes('cannot parse'), true);
+    same(await items(StreamArray.withParser(), ...text.match(/.{1,3}/gsu)), [[0, { name: 'Amina 🌍' }], [1, 2]]);
+    same(await items(StreamObject.withParser(), '{"a":1,"b":[2]}'), [['a', 1], ['b', [2]]]);
+    const pick = Pick.withParser({ filter: 'items' });
+    pick.end('{"meta":{},"items":[1,2]}');
+    const picked = [];
+    for await (const { value } of pick.pipe(StreamArray.streamArray())) picked.push(value);
+    same(picked, [1, 2]);
+    same((await failure(() => items(StreamArray.withParser(), '[1, x]'))).message.includes('cannot parse'), true);
   },
 ];

@@ -1,5 +1,6 @@
 // package: npm:superagent@3 npm:superagent@8
-// behind: cartodb, telerivet, zoho (3); beyonic, magpi (8)
+// behind 3: cartodb, telerivet, zoho
+// behind 8: beyonic, magpi
 // does: GET, POST of JSON, a form and several parts, gzip, a redirect, basic auth, an error's status, a timeout, a refused connection
 import superagent from 'superagent';
 
