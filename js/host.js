@@ -4,7 +4,7 @@
 // `globalThis.__fnhost` is how Rust picks up the two entry points; Rust deletes it before other code runs.
 
 import { core, internals, primordials } from "ext:core/mod.js";
-import { adaptor } from "ext:fnhost/modules.js";
+import { adaptor, compileAhead, evaluated } from "ext:fnhost/modules.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
 const { op_fnhost_caller, op_fnhost_intercepted, op_fnhost_log, op_fnhost_mark } = core.ops;
@@ -414,7 +414,7 @@ function describeValue(value) {
 const loadIntercept = core.createLazyLoader("ext:fnhost/intercept.js");
 
 // After the runtime's own bootstrap, before any adaptor.
-function setup(test) {
+function setup() {
   const { inspect: denoInspect } = globalThis.Deno;
   internals.fnhostInspect = (value) => denoInspect(value, { depth: 6, colors: false, strAbbreviateSize: 10_000 });
   for (const name of REMOVED_GLOBALS) delete globalThis[name];
@@ -422,11 +422,23 @@ function setup(test) {
   guardCodeGeneration();
   guardBufferConstructor("ArrayBuffer");
   guardBufferConstructor("SharedArrayBuffer");
+  // Sets the symbols that mark WebCrypto's keys, which the runtime keeps per thread, to those of this isolate.
+  void globalThis.crypto.subtle;
   hideRuntimeNamespace();
   globalThis.state = undefined;
-  if (test) loadIntercept().intercept(op_fnhost_intercepted);
   // For the modules that hand adaptors to the job; Rust deletes it once they are evaluated.
   ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor, configurable: true });
 }
 
-globalThis.__fnhost = { setup, run };
+// For a test run, before any adaptor.
+function intercept() {
+  loadIntercept().intercept(op_fnhost_intercepted);
+}
+
+// Evaluates a part of the runtime before somebody needs it.
+function loadAhead(specifier, isModule) {
+  if (isModule) core.createLazyLoader(specifier)();
+  else core.loadExtScript(specifier);
+}
+
+globalThis.__fnhost = { setup, loadAhead, compileAhead, intercept, run, evaluated };

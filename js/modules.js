@@ -145,8 +145,27 @@ function requireComputed(specifier, module) {
 // Evaluation
 // ---------------------------------------------------------------------------------------------------------------
 
+// What was compiled before the isolate had a job.
+const ahead = { __proto__: null };
+
+export function compileAhead(number) {
+  ahead[number] = op_fnhost_compile(number);
+}
+
+function compile(number) {
+  const compiled = ahead[number];
+  if (compiled === undefined) return op_fnhost_compile(number);
+  ahead[number] = undefined;
+  return compiled;
+}
+
+// The numbers of all modules that were evaluated.
+export function evaluated() {
+  return ObjectKeys(records);
+}
+
 function evaluate(number, parent) {
-  const { 0: kind, 1: compiled, 2: targets, 3: url, 4: filename, 5: dirname } = op_fnhost_compile(number);
+  const { 0: kind, 1: compiled, 2: targets, 3: url, 4: filename, 5: dirname } = compile(number);
   if (kind === JSON_TEXT) return records[number] = { kind, value: compiled };
   const dynamic = dynamicImport(number, targets);
   if (kind === ESM) {

@@ -7,4 +7,14 @@
 pub mod adaptor;
 pub mod cli;
 pub mod compile;
+pub mod config;
+pub mod engine;
+pub mod http;
 pub mod isolate;
+pub mod model;
+pub mod project;
+mod quantity;
+mod secrets;
+pub mod step;
+pub mod store;
+pub mod telemetry;

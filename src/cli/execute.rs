@@ -12,11 +12,11 @@ use super::exit::{Exit, Failure};
 use super::input::{InitialState, JobFile};
 use super::log::{self, Logger};
 use super::output::{self, Layout};
-use super::secrets::Secrets;
 use super::{prepare, report};
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::Dialect;
 use crate::isolate::{Job, Limits, LogLine, Network};
+use crate::secrets::Secrets;
 
 /// Run a job as @openfn/core did
 ///

@@ -11,8 +11,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::secrets::Secrets;
 use crate::isolate::{Hide, LogLine, RunError};
+use crate::secrets::Secrets;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

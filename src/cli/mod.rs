@@ -3,8 +3,10 @@
 //! stdout carries data (a state, a compiled module); everything a person reads goes to stderr. What is declared here
 //! once gives the parser, `--help`, the manual (`fnhost man`) and the completions of shells.
 
+pub mod check;
 pub mod compile;
 pub mod completions;
+mod demo;
 pub mod execute;
 pub mod exit;
 mod input;
@@ -14,10 +16,9 @@ pub mod log;
 pub mod man;
 mod output;
 mod prepare;
-mod quantity;
 mod report;
 pub mod run;
-mod secrets;
+pub mod serve;
 
 use std::process::ExitCode;
 
@@ -39,7 +40,9 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(run::Args),
+    Serve(serve::Args),
     Install(install::Args),
+    Check(check::Args),
     Compile(compile::Args),
     Execute(execute::Args),
     Completions(completions::Args),
@@ -83,10 +86,15 @@ A job sees none of these, nor any other variable.";
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    interrupt::end_on_signals();
+    // The server ends what is under way first.
+    if !matches!(command, Command::Serve(_)) {
+        interrupt::end_on_signals();
+    }
     match command {
         Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Install(args) => install::run(args),
+        Command::Check(args) => check::run(args),
         Command::Compile(args) => compile::run(args),
         Command::Execute(args) => execute::run(args),
         Command::Completions(args) => completions::run(args),

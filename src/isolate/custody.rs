@@ -13,11 +13,14 @@ use std::cell::Cell;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{RunError, Severity};
 use super::limits::{Limit, Limits, Tripwire};
+use super::threads::Threads;
 
 /// How long a run may take to end once it was told to. Dropping a large heap takes a second or two.
 const GRACE: Duration = Duration::from_secs(5);
@@ -79,35 +82,79 @@ extern "C" fn on_trap(signal: libc::c_int) {
     }
 }
 
-/// Why there is no result.
-pub enum Lost {
-    /// V8 cannot go on, or a limit was hit and the run does not end.
-    Run(Box<RunError>),
-    /// The thread panicked.
-    Panicked,
+/// Patience with one run.
+pub struct Vigil {
+    tripwire: Arc<Tripwire>,
+    limits: Limits,
+    /// Since when the run has been told to end.
+    told: Option<Instant>,
 }
 
-/// Waits for what `thread` sends through `result`, as long as that can be expected.
-pub fn wait<T>(thread: JoinHandle<()>, result: &Receiver<T>, tripwire: &Tripwire, limits: &Limits) -> Result<T, Lost> {
-    let mut told: Option<Instant> = None;
-    loop {
-        match result.recv_timeout(LOOK) {
-            Ok(result) => {
-                let _ = thread.join();
-                return Ok(result);
-            }
-            Err(RecvTimeoutError::Disconnected) => return Err(Lost::Panicked),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if tripwire.is_lost() {
+impl Vigil {
+    pub fn new(tripwire: Arc<Tripwire>, limits: Limits) -> Self {
+        Self { tripwire, limits, told: None }
+    }
+
+    /// Why nobody should wait for the run any longer, if it is lost: V8 cannot go on, or the run was told to end and
+    /// does not.
+    fn look(&mut self) -> Option<RunError> {
+        if self.tripwire.is_lost() {
             let message = "Job made a text, an array or an object that is larger than V8 can hold";
             let error = RunError::new("OOMError", Severity::Kill, message);
-            return Err(Lost::Run(Box::new(RunError { limit: Some(Limit::Heap), ..error })));
+            return Some(RunError { limit: Some(Limit::Heap), ..error });
         }
-        if let Some(limit) = tripwire.tripped()
-            && told.get_or_insert_with(Instant::now).elapsed() > GRACE
-        {
-            return Err(Lost::Run(Box::new(RunError::limit(limit, limits))));
+        let stop = self.tripwire.tripped()?;
+        if self.told.get_or_insert_with(Instant::now).elapsed() <= GRACE {
+            return None;
+        }
+        // Its thread is not to be used again, should the run end after all.
+        self.tripwire.lose();
+        Some(RunError::stopped(stop, &self.limits))
+    }
+}
+
+/// What is to be said of a run whose thread is gone.
+fn panicked() -> RunError {
+    let message = "the isolate's thread panicked: this is a bug in fnhost";
+    RunError::new("ExecutionError", Severity::Exception, message)
+}
+
+/// Blocks until `outcome` is there, as long as that can be expected.
+pub fn wait<T>(outcome: &Receiver<T>, threads: &Threads, mut vigil: Vigil) -> Result<T, RunError> {
+    loop {
+        match outcome.recv_timeout(LOOK) {
+            Ok(outcome) => return Ok(outcome),
+            Err(RecvTimeoutError::Disconnected) => return Err(panicked()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(error) = vigil.look() {
+            threads.give_up();
+            return Err(error);
+        }
+    }
+}
+
+/// As [`wait`], for callers that must not block, and whose run ends when `cancel` says so.
+pub async fn watch<T>(
+    mut outcome: oneshot::Receiver<T>,
+    threads: &Threads,
+    mut vigil: Vigil,
+    cancel: &CancellationToken,
+) -> Result<T, RunError> {
+    let mut looks = tokio::time::interval(LOOK);
+    let mut cancelled = false;
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut outcome => return outcome.map_err(|_| panicked()),
+            () = cancel.cancelled(), if !cancelled => {
+                cancelled = true;
+                vigil.tripwire.cancel();
+            }
+            _ = looks.tick() => if let Some(error) = vigil.look() {
+                threads.give_up();
+                return Err(error);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use deno_core::url::Url;
 use serde::{Deserialize, Serialize};
 
 use super::intercept;
-use super::limits::{Limit, Limits, MIB};
+use super::limits::{Limit, Limits, MIB, Stop};
 use super::packages::LocalAdaptor;
 use super::permissions::{self, Network};
 use crate::compile::Compiled;
@@ -124,6 +124,14 @@ impl RunError {
             }
         };
         Self { limit: Some(limit), ..Self::new(name, Severity::Kill, message) }
+    }
+
+    /// The error of a run that was stopped from outside.
+    pub(super) fn stopped(stop: Stop, limits: &Limits) -> Self {
+        match stop {
+            Stop::Limit(limit) => Self::limit(limit, limits),
+            Stop::Cancelled => Self::new("CancelledError", Severity::Kill, "Run was cancelled"),
+        }
     }
 
     /// `process.exit` inside a run.

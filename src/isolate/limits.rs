@@ -71,6 +71,22 @@ impl Limit {
     }
 }
 
+/// Why a run is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    Limit(Limit),
+    /// Nobody wants its outcome any more.
+    Cancelled,
+}
+
+impl Stop {
+    const CANCELLED: u8 = u8::MAX;
+
+    fn from_u8(value: u8) -> Option<Self> {
+        if value == Self::CANCELLED { Some(Self::Cancelled) } else { Limit::from_u8(value).map(Self::Limit) }
+    }
+}
+
 /// Shared by a run, its allocator and the watchdog: who tripped first, and a way to stop the isolate.
 #[derive(Default)]
 pub struct Tripwire {
@@ -89,34 +105,43 @@ impl Tripwire {
         }
     }
 
-    /// Records the limit unless another one came first, and stops the isolate.
+    /// Records the limit unless something else came first, and stops the isolate.
     pub fn trip(&self, limit: Limit) {
-        let _ = self.tripped.compare_exchange(0, limit as u8, Ordering::AcqRel, Ordering::Acquire);
+        self.stop(limit as u8);
+    }
+
+    /// Stops the isolate because its run is no longer wanted.
+    pub fn cancel(&self) {
+        self.stop(Stop::CANCELLED);
+    }
+
+    fn stop(&self, reason: u8) {
+        let _ = self.tripped.compare_exchange(0, reason, Ordering::AcqRel, Ordering::Acquire);
         self.terminate();
         self.notify.notify_one();
     }
 
-    /// The limit that was hit, if one was.
-    pub fn tripped(&self) -> Option<Limit> {
-        Limit::from_u8(self.tripped.load(Ordering::Acquire))
+    /// Why the run is stopped, if it is.
+    pub fn tripped(&self) -> Option<Stop> {
+        Stop::from_u8(self.tripped.load(Ordering::Acquire))
     }
 
-    /// Resolves once a limit was hit.
-    pub async fn wait(&self) -> Limit {
+    /// Resolves once the run is stopped.
+    pub async fn wait(&self) -> Stop {
         loop {
-            if let Some(limit) = self.tripped() {
-                return limit;
+            if let Some(stop) = self.tripped() {
+                return stop;
             }
             self.notify.notified().await;
         }
     }
 
-    /// Records that the isolate's thread will never go on. Safe to call from a signal handler.
+    /// Records that nobody waits for the isolate's thread: it will hardly go on. Safe to call from a signal handler.
     pub fn lose(&self) {
         self.lost.store(true, Ordering::Release);
     }
 
-    /// Whether the isolate's thread will never go on.
+    /// Whether the isolate's thread is lost.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
@@ -133,13 +158,22 @@ impl Tripwire {
 pub struct BufferAccount {
     live: AtomicUsize,
     peak: AtomicUsize,
-    limit: usize,
+    limit: AtomicUsize,
     tripwire: Arc<Tripwire>,
+    /// Bytes in the ArrayBuffers of all isolates.
+    total: Arc<AtomicUsize>,
 }
 
 impl BufferAccount {
-    pub fn new(limit: usize, tripwire: Arc<Tripwire>) -> Arc<Self> {
-        Arc::new(Self { live: AtomicUsize::new(0), peak: AtomicUsize::new(0), limit, tripwire })
+    /// An account without a limit.
+    pub fn new(tripwire: Arc<Tripwire>, total: Arc<AtomicUsize>) -> Arc<Self> {
+        let limit = AtomicUsize::new(usize::MAX);
+        Arc::new(Self { live: AtomicUsize::new(0), peak: AtomicUsize::new(0), limit, tripwire, total })
+    }
+
+    /// Sets how many bytes may be alive from now on.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// The most bytes that were alive at once.
@@ -160,13 +194,15 @@ impl BufferAccount {
     /// run is being ended anyway.
     pub(super) fn reserve(&self, len: usize) -> bool {
         let live = self.live.fetch_add(len, Ordering::Relaxed) + len;
-        if live > self.limit {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if live > limit {
             self.tripwire.trip(Limit::Buffers);
-            if live - self.limit > GRACE {
+            if live - limit > GRACE {
                 self.live.fetch_sub(len, Ordering::Relaxed);
                 return false;
             }
         }
+        self.total.fetch_add(len, Ordering::Relaxed);
         self.peak.fetch_max(live, Ordering::Relaxed);
         true
     }
@@ -174,6 +210,7 @@ impl BufferAccount {
     /// Gives back `len` bytes that [`Self::reserve`] granted.
     pub(super) fn release(&self, len: usize) {
         self.live.fetch_sub(len, Ordering::Relaxed);
+        self.total.fetch_sub(len, Ordering::Relaxed);
     }
 }
 

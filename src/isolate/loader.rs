@@ -4,8 +4,8 @@
 //! inside the adaptor store, and Node's built-in modules, whose powers the permissions bound.
 
 use std::borrow::Cow;
+use std::cell::{OnceCell, RefCell};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use deno_core::error::ModuleLoaderError;
@@ -41,9 +41,12 @@ pub struct JobModule {
 }
 
 pub struct JobLoader {
-    pub packages: Arc<Packages>,
-    pub pack: Option<Arc<Pack>>,
-    pub job: JobModule,
+    packages: Arc<Packages>,
+    pack: Option<Arc<Pack>>,
+    /// Empty until the isolate takes its job.
+    job: OnceCell<JobModule>,
+    /// The runtime's own scripts that were loaded, in order.
+    scripts: RefCell<Vec<String>>,
 }
 
 fn refused(message: String) -> ModuleLoaderError {
@@ -51,19 +54,42 @@ fn refused(message: String) -> ModuleLoaderError {
 }
 
 impl JobLoader {
+    pub fn new(packages: Arc<Packages>, pack: Option<Arc<Pack>>) -> Self {
+        Self { packages, pack, job: OnceCell::new(), scripts: RefCell::default() }
+    }
+
+    /// Names the job, once.
+    pub fn set_job(&self, job: JobModule) {
+        assert!(self.job.set(job).is_ok(), "an isolate takes one job");
+    }
+
+    /// The runtime's own scripts that were loaded since [`Self::forget_scripts`].
+    pub fn scripts(&self) -> Vec<String> {
+        self.scripts.borrow().clone()
+    }
+
+    pub fn forget_scripts(&self) {
+        self.scripts.borrow_mut().clear();
+    }
+
+    fn job(&self) -> Result<&JobModule, ModuleLoaderError> {
+        self.job.get().ok_or_else(|| refused("an isolate without a job imports nothing".into()))
+    }
+
     fn resolve_for_job(&self, specifier: &str) -> Result<Url, ModuleLoaderError> {
         match specifier {
             RUNTIME => return Ok(Url::parse(RUNTIME_URL).expect("a constant URL")),
             SCOPE_URL => return Ok(Url::parse(SCOPE_URL).expect("a constant URL")),
             _ => {}
         }
-        let allowed = self.job.adaptors.iter().any(|adaptor| {
+        let job = self.job()?;
+        let allowed = job.adaptors.iter().any(|adaptor| {
             specifier == adaptor || specifier.strip_prefix(adaptor.as_str()).is_some_and(|rest| rest.starts_with('/'))
         });
         if !allowed {
             return Err(refused(format!(
                 "module blacklisted: {specifier}. A job can import only its adaptors ({})",
-                self.job.adaptors.join(", ")
+                job.adaptors.join(", ")
             )));
         }
         if self.pack.as_ref().is_some_and(|pack| pack.entries.contains_key(specifier)) {
@@ -74,10 +100,10 @@ impl JobLoader {
 
     /// Refuses a job that imports what it must not. Asking [`ModuleLoader::resolve`] is not enough: modules that the
     /// runtime keeps ready, as `node:fs`, are linked to an `import` declaration without the loader's consent.
-    fn check_imports(&self) -> Result<(), ModuleLoaderError> {
+    fn check_imports(&self, job: &JobModule) -> Result<(), ModuleLoaderError> {
         let parsed = deno_ast::parse_module(deno_ast::ParseParams {
-            specifier: self.job.url.clone(),
-            text: self.job.source.clone(),
+            specifier: job.url.clone(),
+            text: job.source.clone(),
             media_type: deno_ast::MediaType::JavaScript,
             capture_tokens: false,
             scope_analysis: false,
@@ -91,7 +117,7 @@ impl JobLoader {
     /// reading an export evaluates what it needs.
     fn hand_over(&self, specifier: &str) -> Option<String> {
         let entry = self.pack.as_ref()?.entries.get(specifier)?;
-        let job = &self.job.source;
+        let job = &self.job.get()?.source;
         let whole_namespace = job.contains("* as") || job.contains("import(");
         let mut constants = format!("const $ = globalThis.__fnhostAdaptor({})", entry.module);
         let mut exports = String::new();
@@ -125,8 +151,8 @@ impl ModuleLoader for JobLoader {
         if referrer.starts_with(JOB_SCHEME) {
             return self.resolve_for_job(specifier);
         }
-        if specifier == self.job.url.as_str() {
-            return Ok(self.job.url.clone());
+        if let Some(job) = self.job.get().filter(|job| specifier == job.url.as_str()) {
+            return Ok(job.url.clone());
         }
         if let Ok(url) = Url::parse(specifier)
             && (matches!(url.scheme(), "node" | "ext" | "fnhost") || referrer == REQUIRE_REFERRER)
@@ -152,9 +178,9 @@ impl ModuleLoader for JobLoader {
                 None,
             )))
         };
-        if *specifier == self.job.url {
-            return match self.check_imports() {
-                Ok(()) => text(self.job.source.clone()),
+        if let Some(job) = self.job.get().filter(|job| *specifier == job.url) {
+            return match self.check_imports(job) {
+                Ok(()) => text(job.source.clone()),
                 Err(error) => ModuleLoadResponse::Sync(Err(error)),
             };
         }
@@ -196,6 +222,7 @@ impl ModuleLoader for JobLoader {
     // The runtime's own scripts that its snapshot leaves out, such as most of the Node layer. Their text is part of
     // this program, so the specifier alone is the key; a pack belongs to one build.
     fn get_code_cache(&self, specifier: &ModuleSpecifier, _source: &str) -> Option<SourceCodeCacheInfo> {
+        self.scripts.borrow_mut().push(specifier.as_str().to_owned());
         let data = self.pack.as_ref()?.code(specifier.as_str()).map(|code| Cow::Owned(code.to_vec()));
         Some(SourceCodeCacheInfo { hash: 0, data })
     }
@@ -218,11 +245,4 @@ fn mentions(text: &str, name: &str) -> bool {
     let part_of_word = |c: char| c == '_' || c == '$' || c.is_alphanumeric();
     text.match_indices(name)
         .any(|(at, _)| !text[..at].ends_with(part_of_word) && !text[at + name.len()..].starts_with(part_of_word))
-}
-
-impl JobLoader {
-    /// As the runtime wants it.
-    pub fn into_rc(self) -> Rc<dyn ModuleLoader> {
-        Rc::new(self)
-    }
 }

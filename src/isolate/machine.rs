@@ -9,8 +9,6 @@
 use deno_core::{OpState, op2};
 use serde::Serialize;
 
-use super::run::RunContext;
-
 const ROOT: &str = "/";
 
 #[derive(Serialize)]
@@ -20,12 +18,15 @@ struct User {
     shell: Option<&'static str>,
 }
 
+/// What a package takes for the working directory.
+pub struct WorkingDirectory(pub String);
+
 /// The one directory that a run may read for certain.
 #[op2]
 #[string]
 pub fn op_fnhost_cwd(state: &mut OpState) -> String {
-    // The runtime's own bootstrap comes before the run's context.
-    state.try_borrow::<RunContext>().map_or_else(|| ROOT.to_owned(), |context| context.directory.clone())
+    // The runtime's own bootstrap comes first.
+    state.try_borrow::<WorkingDirectory>().map_or_else(|| ROOT.to_owned(), |directory| directory.0.clone())
 }
 
 /// Variables that the Node layer reads behind the back of the permissions. One of them, `NODE_TLS_REJECT_UNAUTHORIZED`,

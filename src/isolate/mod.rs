@@ -6,9 +6,12 @@
 
 mod authorities;
 mod blobs;
+mod conditions;
 mod custody;
 mod error;
+mod host;
 mod intercept;
+mod isolate_thread;
 mod limits;
 mod loader;
 mod machine;
@@ -17,11 +20,17 @@ mod pack;
 mod packages;
 mod permissions;
 pub mod platform;
+mod pool;
 mod run;
+mod spares;
+mod threads;
 
 pub use authorities::read_certificates;
+pub use conditions::Conditions;
 pub use error::{Hide, Position, RunError, Severity};
+pub use host::{AdaptorSet, Host, HostOptions};
 pub use limits::{Limit, Limits, MIB, MIN_HEAP};
 pub use packages::LocalAdaptor;
 pub use permissions::Network;
-pub use run::{Host, HostOptions, Job, LogLine, LogSink, Outcome, RunStats};
+pub use pool::{IsolatePool, PoolOptions, PoolStats, Running, Slot};
+pub use run::{Job, LogLine, LogSink, Outcome, RunStats};

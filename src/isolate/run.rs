@@ -1,8 +1,7 @@
-//! One run: create the isolate, load the module graph, reduce the operations, read the outcome, drop the isolate.
+//! One isolate: create it, take on a job, load the module graph, reduce the operations, read the outcome.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, mpsc};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
@@ -14,56 +13,18 @@ use deno_runtime::deno_web::{BlobStore, InMemoryBroadcastChannel};
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
-use super::authorities::Authorities;
-use super::custody::{self, Custody, Lost};
 use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
+use super::host::Host;
 use super::intercept::Request;
-use super::limits::{BufferAccount, Limit, Limits, ThreadClock, Tripwire, Watch};
+use super::isolate_thread::Plan;
+use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
+use super::machine::WorkingDirectory;
 use super::ops::{self, PackInUse};
-use super::pack::{self, Pack};
-use super::packages::{LocalAdaptor, Packages};
+use super::pack::Footprint;
+use super::packages::Packages;
 use super::permissions::{self, Network};
-use crate::compile::{self, Compiled, Dialect};
-
-/// Stack of an isolate's thread. V8 stops recursion itself at about 1 MB; the rest is for Rust frames below it.
-const STACK_SIZE: usize = 8 << 20;
-
-/// What a host needs to know once.
-#[derive(Clone, Debug, Default)]
-pub struct HostOptions {
-    /// Directory that holds `node_modules`.
-    pub store: PathBuf,
-    /// Adaptors outside the store.
-    pub local_adaptors: Vec<LocalAdaptor>,
-    /// PEM file of further certificate authorities to trust.
-    pub ca_file: Option<PathBuf>,
-    /// Load adaptors through the ordinary module graph instead of packs: slower, but nothing of ours between V8 and
-    /// the package when a fault is searched.
-    pub without_packs: bool,
-}
-
-/// Runs jobs against the adaptors of one store. Cheap to clone; shared by all isolates of the process.
-#[derive(Clone)]
-pub struct Host {
-    packages: Arc<Packages>,
-    authorities: Arc<Authorities>,
-    /// Directory of packs on disk.
-    pack_dir: Arc<PathBuf>,
-    without_packs: bool,
-    /// Sorted import specifiers → what is known of that set of adaptors.
-    adaptors: Arc<Mutex<HashMap<Vec<String>, Arc<AdaptorSet>>>>,
-}
-
-/// Some adaptors that a job uses together.
-pub struct AdaptorSet {
-    /// Import specifier → exported names.
-    pub exports: HashMap<String, Vec<String>>,
-    /// Why these adaptors are loaded through the ordinary module graph, if they are.
-    pub unpacked: Option<String>,
-    pack: Option<Arc<Pack>>,
-    file: PathBuf,
-}
+use crate::compile::Compiled;
 
 /// A compiled job and what to run it with.
 #[derive(Clone)]
@@ -87,10 +48,12 @@ pub struct Job {
     pub remove_from_state: Vec<String>,
 }
 
+/// No network.
+const NOTHING: &Network = &Network::Only(Vec::new());
+
 impl Job {
     /// What the run may connect to.
     fn reach(&self) -> &Network {
-        const NOTHING: &Network = &Network::Only(Vec::new());
         if self.test { NOTHING } else { &self.network }
     }
 }
@@ -113,7 +76,11 @@ pub type LogSink = Box<dyn FnMut(LogLine) + Send>;
 /// Where the time of a run went.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunStats {
-    /// Isolate created and bootstrapped.
+    /// Whether the isolate was made before the run asked for it.
+    pub warm: bool,
+    /// From the request for the run until an isolate took the job: for a slot of the pool, and for the isolate.
+    pub waited: Duration,
+    /// Isolate created and bootstrapped. Zero if it was warm.
     pub create: Duration,
     /// Module graph read, compiled and linked.
     pub load: Duration,
@@ -123,7 +90,7 @@ pub struct RunStats {
     pub run: Duration,
     /// Isolate dropped.
     pub teardown: Duration,
-    /// CPU time of the run's thread, from its start until the isolate is gone.
+    /// CPU time of the run's thread until the isolate is gone, without what was done before the run asked for it.
     pub cpu: Duration,
     /// Bytes of V8 heap in use at the end.
     pub heap: usize,
@@ -138,6 +105,8 @@ pub struct Outcome {
     pub state: Option<String>,
     pub error: Option<RunError>,
     pub stats: RunStats,
+    /// What the run loaded.
+    pub(super) footprint: Footprint,
 }
 
 /// Per-run values the ops reach through `OpState`.
@@ -145,8 +114,6 @@ pub(super) struct RunContext {
     pub limits: Limits,
     pub tripwire: Arc<Tripwire>,
     pub log_bytes: usize,
-    /// What a package takes for the working directory.
-    pub directory: String,
     sink: LogSink,
     operation_names: Vec<String>,
     operation_started: Instant,
@@ -184,188 +151,38 @@ impl RunContext {
     }
 }
 
-impl Host {
-    pub fn new(options: HostOptions) -> Self {
-        Self {
-            packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
-            pack_dir: Arc::new(options.store.join("node_modules/.fnhost/packs")),
-            without_packs: options.without_packs,
-            authorities: Arc::new(Authorities::new(options.ca_file)),
-            adaptors: Arc::default(),
-        }
-    }
-
-    /// Gets a set of adaptors ready: from memory, from disk, or by loading them once in an isolate of their own to
-    /// see what they export, and packing them.
-    pub fn prepare(&self, specifiers: &[String]) -> Result<Arc<AdaptorSet>, RunError> {
-        let mut key = specifiers.to_vec();
-        key.sort();
-        key.dedup();
-        if let Some(set) = self.adaptors.lock().expect("adaptor sets").get(&key) {
-            return Ok(set.clone());
-        }
-        Packages::refresh();
-        let file = self.pack_dir.join(format!("{}.pack", file_name(&key)));
-        let stored = if self.without_packs { None } else { pack::load(&file) };
-        let set = match stored.filter(|pack| self.is_current(pack)) {
-            Some(pack) => AdaptorSet {
-                exports: pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect(),
-                unpacked: None,
-                pack: Some(Arc::new(pack)),
-                file,
-            },
-            None => {
-                let entries = self.probe(&key)?;
-                let built = if self.without_packs {
-                    Err("packs are off".to_owned())
-                } else {
-                    pack::build(&self.packages, entries.clone()).map_err(|error| error.to_string())
-                };
-                let (pack, unpacked) = match built {
-                    Ok(pack) => (Some(Arc::new(pack)), None),
-                    Err(reason) => (None, Some(reason)),
-                };
-                AdaptorSet { exports: entries.into_iter().collect(), unpacked, pack, file }
-            }
-        };
-        let set = Arc::new(set);
-        self.adaptors.lock().expect("adaptor sets").insert(key, set.clone());
-        Ok(set)
-    }
-
-    /// Whether the pack's adaptors are those that its specifiers lead to now: an install may have changed the default
-    /// version, and a local adaptor may lie elsewhere.
-    fn is_current(&self, pack: &Pack) -> bool {
-        pack.entries.iter().all(|(specifier, entry)| {
-            let now = self.packages.resolve_for_job(specifier).ok().and_then(|url| url.to_file_path().ok());
-            now.is_some() && now.as_ref() == pack.modules.get(entry.module as usize).map(|module| &module.path)
-        })
-    }
-
-    /// Gets adaptors ready before they are needed: packs them, and runs them once so that their code caches are on
-    /// disk too.
-    pub fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
-        let set = self.prepare(specifiers)?;
-        let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
-        self.save_packs();
-        outcome.error.map_or(Ok(()), Err)
-    }
-
-    /// Loads adaptors through the ordinary module graph and lists what they export.
-    fn probe(&self, specifiers: &[String]) -> Result<Vec<(String, Vec<String>)>, RunError> {
-        let outcome = self.run_with(listing(specifiers)?, None, "{}".into(), Box::new(|_| {}));
-        if let Some(error) = outcome.error {
-            return Err(error);
-        }
-        #[derive(serde::Deserialize)]
-        struct Names {
-            names: Vec<Vec<String>>,
-        }
-        let names: Names = serde_json::from_str(outcome.state.as_deref().unwrap_or("{}"))
-            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
-        Ok(specifiers.iter().cloned().zip(names.names).collect())
-    }
-
-    /// Writes to disk what runs have added to the packs since the last call. A store that cannot be written is no
-    /// error: packs only save time.
-    pub fn save_packs(&self) {
-        let sets: Vec<_> = self.adaptors.lock().expect("adaptor sets").values().cloned().collect();
-        for set in sets {
-            if let Some(pack) = set.pack.as_ref().filter(|pack| pack.take_dirty()) {
-                let _ = pack::store(pack, &set.file);
-            }
-        }
-    }
-
-    /// Runs a job on a state (JSON text) in a fresh isolate on a fresh thread, and waits for its end.
-    pub fn run(&self, job: Job, state: String, sink: LogSink) -> Outcome {
-        match self.prepare(&job.adaptors) {
-            Ok(set) => self.run_with(job, set.pack.clone(), state, sink),
-            Err(error) => Outcome { state: None, error: Some(error), stats: RunStats::default() },
-        }
-    }
-
-    fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
-        let host = self.clone();
-        let limits = job.limits.clone();
-        let tripwire = Arc::<Tripwire>::default();
-        let (sender, outcome) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name("isolate".into()).stack_size(STACK_SIZE).spawn({
-            let tripwire = tripwire.clone();
-            move || {
-                let _custody = Custody::take(tripwire.clone());
-                let _ = sender.send(host.run_here(&job, pack, state, sink, tripwire));
-            }
-        });
-        let thread = match thread {
-            Ok(thread) => thread,
-            Err(error) => return Outcome::exception(format!("cannot start a thread for the isolate: {error}")),
-        };
-        match custody::wait(thread, &outcome, &tripwire, &limits) {
-            Ok(outcome) => outcome,
-            Err(Lost::Run(error)) => Outcome { state: None, error: Some(*error), stats: RunStats::default() },
-            Err(Lost::Panicked) => Outcome::exception("the isolate's thread panicked: this is a bug in fnhost"),
-        }
-    }
-
-    fn run_here(
-        &self,
-        job: &Job,
-        pack: Option<Arc<Pack>>,
-        state: String,
-        sink: LogSink,
-        tripwire: Arc<Tripwire>,
-    ) -> Outcome {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return Outcome::exception(format!("cannot start the isolate's event loop: {error}")),
-        };
-        runtime.block_on(async {
-            let mut stats = RunStats::default();
-            let clock = ThreadClock::current();
-            let start = Instant::now();
-            let mut isolate = match Isolate::create(self, job, pack, sink, tripwire) {
-                Ok(isolate) => isolate,
-                Err(error) => return Outcome::exception(error),
-            };
-            stats.create = start.elapsed();
-            let watch = Watch::start(&job.limits, isolate.tripwire.clone());
-            let (state, error) = isolate.execute(job, state, &mut stats).await;
-            drop(watch);
-            if isolate.tripwire.tripped().is_none() {
-                isolate.harvest();
-            }
-            stats.buffers = isolate.buffers.peak();
-            stats.heap = isolate.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
-            let start = Instant::now();
-            drop(isolate);
-            stats.teardown = start.elapsed();
-            stats.cpu = clock.now();
-            Outcome { state, error, stats }
-        })
-    }
-}
-
 impl Outcome {
-    fn exception(message: impl Into<String>) -> Self {
-        let error = RunError::new("ExecutionError", Severity::Exception, message);
-        Self { state: None, error: Some(error), stats: RunStats::default() }
+    /// The outcome of a run that did not come to its operations.
+    pub(super) fn failed(error: RunError) -> Self {
+        Self { state: None, error: Some(error), stats: RunStats::default(), footprint: Footprint::default() }
+    }
+
+    pub(super) fn exception(message: impl Into<String>) -> Self {
+        Self::failed(RunError::new("ExecutionError", Severity::Exception, message))
     }
 }
 
-struct Isolate {
+/// An isolate that can take one job.
+pub(super) struct Isolate {
     worker: MainWorker,
+    loader: Rc<JobLoader>,
     tripwire: Arc<Tripwire>,
     buffers: Arc<BufferAccount>,
     packages: Arc<Packages>,
-    job_url: Url,
+    entry: EntryPoints,
+}
+
+/// The job that an isolate has taken.
+struct Taken<'a> {
+    job: &'a Job,
+    url: Url,
+    /// Columns that the host put before the first line of the compiled module.
     prelude: u32,
-    run: v8::Global<v8::Function>,
 }
 
 /// Why a run ended before its operations did.
 enum Interrupted {
-    Limit(Limit),
+    Stopped(Stop),
     Exit(i32),
     Js(Box<JsError>),
     Thrown(Box<Thrown>),
@@ -375,55 +192,20 @@ enum Interrupted {
 }
 
 impl Isolate {
-    fn create(
-        host: &Host,
-        job: &Job,
-        pack: Option<Arc<Pack>>,
-        sink: LogSink,
-        tripwire: Arc<Tripwire>,
-    ) -> Result<Self, String> {
-        let job_url = Url::parse(&format!("job:/{}", job.name.replace([' ', '?', '#', '%'], "_")))
-            .map_err(|error| format!("{} is no usable job name: {error}", job.name))?;
-        let mentions_global = job.compiled.code.contains("globalThis");
-        let mut prelude = String::new();
-        if mentions_global {
-            prelude.push_str(r#"import { globalThis } from "fnhost:scope"; "#);
-        }
-        if job.compiled.code.contains("import(") {
-            // What hands an adaptor of the pack over is gone when the job runs: it must have been evaluated by then.
-            for adaptor in &job.adaptors {
-                prelude.push_str(&format!("import {}; ", serde_json::Value::from(adaptor.as_str())));
-            }
-        }
-        let loader = JobLoader {
-            packages: host.packages.clone(),
-            pack: pack.clone(),
-            job: JobModule {
-                url: job_url.clone(),
-                source: format!("{prelude}{}", job.compiled.code).into(),
-                adaptors: job.adaptors.clone(),
-            },
-        };
-        let buffers = BufferAccount::new(job.limits.buffers, tripwire.clone());
-        let context = RunContext {
-            limits: job.limits.clone(),
-            tripwire: tripwire.clone(),
-            log_bytes: 0,
-            directory: host.packages.directory().to_string_lossy().into_owned(),
-            sink,
-            operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
-            operation_started: Instant::now(),
-        };
+    /// Makes an isolate as `plan` says, with nothing in it of any job.
+    pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<Self, String> {
+        let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone()));
+        let buffers = BufferAccount::new(tripwire.clone(), host.buffers.clone());
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
             broadcast_channel: InMemoryBroadcastChannel::default(),
             deno_rt_native_addon_loader: None,
             feature_checker: Arc::new(FeatureChecker::default()),
             fs: Arc::new(deno_runtime::deno_fs::RealFs),
-            module_loader: loader.into_rc(),
+            module_loader: loader.clone(),
             node_services: Some(host.packages.node_services()),
             npm_process_state_provider: None,
-            permissions: permissions::container(host.packages.readable(), job.reach())?,
+            permissions: permissions::container(host.packages.readable(), NOTHING)?,
             root_cert_store_provider: Some(host.authorities.clone()),
             fetch_dns_resolver: Default::default(),
             shared_array_buffer_store: None,
@@ -445,21 +227,21 @@ impl Isolate {
             stdio: no_stdio()?,
             create_params: Some(
                 v8::CreateParams::default()
-                    .heap_limits(0, job.limits.heap)
+                    .heap_limits(0, plan.heap)
                     .array_buffer_allocator(buffers.allocator().make_shared()),
             ),
             ..Default::default()
         };
-        let mut worker = MainWorker::bootstrap_from_options(&job_url, services, options);
+        let mut worker = MainWorker::bootstrap_from_options(&job_url("job.js")?, services, options);
         let runtime = &mut worker.js_runtime;
         let handle = runtime.v8_isolate().thread_safe_handle();
         tripwire.arm(handle.clone());
         {
             let state = runtime.op_state();
             let mut state = state.borrow_mut();
-            state.put(context);
+            state.put(WorkingDirectory(host.packages.directory().to_string_lossy().into_owned()));
             state.put(buffers.clone());
-            if let Some(pack) = pack {
+            if let Some(pack) = plan.pack.clone() {
                 state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
             }
             state.put(WatcherExitHandle(handle));
@@ -470,27 +252,110 @@ impl Isolate {
             // Room to unwind: V8 aborts the process if the heap cannot grow before the termination takes effect.
             current * 2
         });
-        let [setup, run] = entry_points(runtime);
-        {
-            deno_core::scope!(scope, runtime);
-            let setup = v8::Local::new(scope, setup);
-            let this = v8::undefined(scope).into();
-            let test = v8::Boolean::new(scope, job.test).into();
-            v8::tc_scope!(scope, scope);
-            if setup.call(scope, this, &[test]).is_none() {
-                let message = scope.exception().map(|e| e.to_rust_string_lossy(scope)).unwrap_or_default();
-                return Err(format!("the host's own JavaScript failed: {message}"));
+        let entry = EntryPoints::pick_up(runtime);
+        entry.call(runtime, &entry.setup, &[])?;
+        loader.forget_scripts();
+        let mut isolate = Self { worker, loader, tripwire, buffers, packages: host.packages.clone(), entry };
+        isolate.get_ready(&plan.footprint);
+        Ok(isolate)
+    }
+
+    /// Does ahead what a run with this footprint would do later. What cannot be done ahead shows when the run does it.
+    fn get_ready(&mut self, footprint: &Footprint) {
+        let runtime = &mut self.worker.js_runtime;
+        for script in &footprint.scripts {
+            let arguments = {
+                deno_core::scope!(scope, runtime);
+                let specifier = v8::String::new(scope, script).expect("a short string");
+                let is_module = v8::Boolean::new(scope, is_module(script));
+                [specifier.into(), is_module.into()].map(|value: v8::Local<v8::Value>| v8::Global::new(scope, value))
+            };
+            let _ = self.entry.call(runtime, &self.entry.load_ahead, &arguments);
+        }
+        for number in &footprint.modules {
+            let argument = {
+                deno_core::scope!(scope, runtime);
+                let number: v8::Local<v8::Value> = v8::Integer::new_from_unsigned(scope, *number).into();
+                v8::Global::new(scope, number)
+            };
+            let _ = self.entry.call(runtime, &self.entry.compile_ahead, &[argument]);
+        }
+    }
+
+    /// Makes the isolate that of `job`.
+    fn take_on<'a>(&mut self, job: &'a Job, sink: LogSink) -> Result<Taken<'a>, String> {
+        let url = job_url(&job.name)?;
+        let mut prelude = String::new();
+        if job.compiled.code.contains("globalThis") {
+            prelude.push_str(r#"import { globalThis } from "fnhost:scope"; "#);
+        }
+        if job.compiled.code.contains("import(") {
+            // What hands an adaptor of the pack over is gone when the job runs: it must have been evaluated by then.
+            for adaptor in &job.adaptors {
+                prelude.push_str(&format!("import {}; ", serde_json::Value::from(adaptor.as_str())));
             }
         }
-        Ok(Self {
-            worker,
-            tripwire,
-            buffers,
-            packages: host.packages.clone(),
-            job_url,
-            prelude: prelude.len() as u32,
-            run,
-        })
+        self.loader.set_job(JobModule {
+            url: url.clone(),
+            source: format!("{prelude}{}", job.compiled.code).into(),
+            adaptors: job.adaptors.clone(),
+        });
+        self.buffers.set_limit(job.limits.buffers);
+        let permissions = permissions::container(self.packages.readable(), job.reach())?;
+        let context = RunContext {
+            limits: job.limits.clone(),
+            tripwire: self.tripwire.clone(),
+            log_bytes: 0,
+            sink,
+            operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
+            operation_started: Instant::now(),
+        };
+        let runtime = &mut self.worker.js_runtime;
+        {
+            let state = runtime.op_state();
+            let mut state = state.borrow_mut();
+            state.put(context);
+            state.put(permissions);
+            // What the runtime takes for the main module.
+            state.put(url.clone());
+        }
+        if job.test {
+            self.entry.call(runtime, &self.entry.intercept, &[])?;
+        }
+        Ok(Taken { job, url, prelude: prelude.len() as u32 })
+    }
+
+    /// Runs the job. The outcome still lacks what can only be told when the isolate is gone.
+    pub async fn run(&mut self, job: &Job, state: String, sink: LogSink, mut stats: RunStats) -> Outcome {
+        let taken = match self.take_on(job, sink) {
+            Ok(taken) => taken,
+            Err(message) => return Outcome::exception(message),
+        };
+        let watch = Watch::start(&job.limits, self.tripwire.clone());
+        let (state, error) = self.execute(&taken, state, &mut stats).await;
+        drop(watch);
+        let mut footprint = Footprint::default();
+        if self.tripwire.tripped().is_none() {
+            self.harvest();
+            footprint = self.footprint();
+        }
+        stats.buffers = self.buffers.peak();
+        stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
+        Outcome { state, error, stats, footprint }
+    }
+
+    /// What the run has loaded.
+    fn footprint(&mut self) -> Footprint {
+        let runtime = &mut self.worker.js_runtime;
+        deno_core::scope!(scope, runtime);
+        let function = v8::Local::new(scope, &self.entry.evaluated);
+        let this = v8::undefined(scope).into();
+        let numbers = function.call(scope, this, &[]).and_then(|numbers| numbers.try_cast::<v8::Array>().ok());
+        let modules = numbers.map_or_else(Vec::new, |numbers| {
+            let number = |index| numbers.get_index(scope, index)?.uint32_value(scope);
+            (0..numbers.length()).filter_map(number).collect()
+        });
+        Footprint { scripts: self.loader.scripts(), modules }
     }
 
     fn harvest(&mut self) {
@@ -501,14 +366,20 @@ impl Isolate {
         }
     }
 
-    async fn execute(&mut self, job: &Job, state: String, stats: &mut RunStats) -> (Option<String>, Option<RunError>) {
-        let outcome = self.load_and_run(job, state, stats).await;
+    async fn execute(
+        &mut self,
+        taken: &Taken<'_>,
+        state: String,
+        stats: &mut RunStats,
+    ) -> (Option<String>, Option<RunError>) {
+        let outcome = self.load_and_run(taken, state, stats).await;
+        let job = taken.job;
         let source = JobSource {
             name: &job.name,
-            url: self.job_url.as_str(),
+            url: taken.url.as_str(),
             source: &job.source,
             compiled: &job.compiled,
-            prelude: self.prelude,
+            prelude: taken.prelude,
             hide: job.hide.as_ref(),
             test: job.test,
             local: self.packages.local(),
@@ -516,7 +387,7 @@ impl Isolate {
         };
         // A limit explains whatever else was observed after it.
         let outcome = match self.tripwire.tripped() {
-            Some(limit) => Err(Interrupted::Limit(limit)),
+            Some(stop) => Err(Interrupted::Stopped(stop)),
             None => outcome,
         };
         match outcome {
@@ -534,7 +405,7 @@ impl Isolate {
                     (None, Some(error))
                 }
             }
-            Err(Interrupted::Limit(limit)) => (None, Some(RunError::limit(limit, &job.limits))),
+            Err(Interrupted::Stopped(stop)) => (None, Some(RunError::stopped(stop, &job.limits))),
             Err(Interrupted::Exit(code)) => (None, Some(RunError::exit(code))),
             Err(Interrupted::Js(error)) => (None, Some(self.rejected(&error, &source))),
             Err(Interrupted::Thrown(thrown)) => (None, Some(classify(*thrown, &source))),
@@ -555,13 +426,12 @@ impl Isolate {
 
     async fn load_and_run(
         &mut self,
-        job: &Job,
+        taken: &Taken<'_>,
         state: String,
         stats: &mut RunStats,
     ) -> Result<(Option<String>, Option<Thrown>), Interrupted> {
         let start = Instant::now();
-        let url = self.job_url.clone();
-        let id = match self.worker.js_runtime.load_main_es_module(&url).await {
+        let id = match self.worker.js_runtime.load_main_es_module(&taken.url).await {
             Ok(id) => id,
             Err(error) => return Err(self.load_error(error)),
         };
@@ -595,7 +465,8 @@ impl Isolate {
                 drop(state);
                 let options = v8::Object::new(scope);
                 let key = v8::String::new(scope, "remove").expect("a short string");
-                let remove: Vec<v8::Local<v8::Value>> = job
+                let remove: Vec<v8::Local<v8::Value>> = taken
+                    .job
                     .remove_from_state
                     .iter()
                     .filter_map(|name| v8::String::new(scope, name))
@@ -605,7 +476,7 @@ impl Isolate {
                 options.set(scope, key.into(), remove.into());
                 [namespace, text.into(), options.into()].map(|value| v8::Global::new(scope, value))
             };
-            runtime.call_with_args(&self.run, &arguments)
+            runtime.call_with_args(&self.entry.run, &arguments)
         };
         let result = self.drive(Box::pin(call)).await;
         stats.run = start.elapsed();
@@ -638,15 +509,15 @@ impl Isolate {
         let tripwire = self.tripwire.clone();
         let result = tokio::select! {
             biased;
-            limit = tripwire.wait() => return Err(Interrupted::Limit(limit)),
+            stop = tripwire.wait() => return Err(Interrupted::Stopped(stop)),
             result = self.worker.js_runtime.with_event_loop_promise(&mut future, PollEventLoopOptions::default()) => result,
         };
         let error = match result {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        if let Some(limit) = self.tripwire.tripped() {
-            return Err(Interrupted::Limit(limit));
+        if let Some(stop) = self.tripwire.tripped() {
+            return Err(Interrupted::Stopped(stop));
         }
         {
             let state = self.worker.js_runtime.op_state();
@@ -668,8 +539,8 @@ impl Isolate {
     }
 
     fn load_error(&self, error: CoreError) -> Interrupted {
-        if let Some(limit) = self.tripwire.tripped() {
-            return Interrupted::Limit(limit);
+        if let Some(stop) = self.tripwire.tripped() {
+            return Interrupted::Stopped(stop);
         }
         let mut thrown = match error.into_kind() {
             CoreErrorKind::Js(error) => thrown_from(&error),
@@ -704,49 +575,71 @@ fn no_stdio() -> Result<Stdio, String> {
     Ok(Stdio { stdin: null()?, stdout: null()?, stderr: null()? })
 }
 
-/// Picks up the host's JavaScript functions and removes the name they were left under.
-fn entry_points(runtime: &mut deno_core::JsRuntime) -> [v8::Global<v8::Function>; 2] {
-    let context = runtime.main_context();
-    deno_core::scope!(scope, runtime);
-    let global = v8::Local::new(scope, context).global(scope);
-    let name = v8::String::new(scope, "__fnhost").expect("a short string").into();
-    let host = global.get(scope, name).and_then(|host| host.to_object(scope)).expect("host.js has run");
-    let functions = ["setup", "run"].map(|name| {
-        let key = v8::String::new(scope, name).expect("a short string").into();
-        let function = host.get(scope, key).expect("host.js exports it");
-        let function: v8::Local<v8::Function> = function.try_into().expect("host.js exports functions");
-        v8::Global::new(scope, function)
-    });
-    global.delete(scope, name);
-    functions
+/// The address of a job, by which its stack frames are known.
+fn job_url(name: &str) -> Result<Url, String> {
+    Url::parse(&format!("job:/{}", name.replace([' ', '?', '#', '%'], "_")))
+        .map_err(|error| format!("{name} is no usable job name: {error}"))
 }
 
-/// A job that touches every export of some adaptors and leaves their names in `state.names`.
-fn listing(specifiers: &[String]) -> Result<Job, RunError> {
-    let mut source = String::new();
-    let mut names = String::new();
-    for (index, specifier) in specifiers.iter().enumerate() {
-        let quoted = serde_json::Value::from(specifier.as_str());
-        source.push_str(&format!("import * as $_{index} from {quoted};"));
-        names.push_str(&format!("Object.keys($_{index}),"));
+/// The host's JavaScript functions; see the end of `js/host.js`.
+struct EntryPoints {
+    setup: v8::Global<v8::Function>,
+    load_ahead: v8::Global<v8::Function>,
+    compile_ahead: v8::Global<v8::Function>,
+    intercept: v8::Global<v8::Function>,
+    run: v8::Global<v8::Function>,
+    evaluated: v8::Global<v8::Function>,
+}
+
+impl EntryPoints {
+    /// Takes the functions and removes the name they were left under.
+    fn pick_up(runtime: &mut deno_core::JsRuntime) -> Self {
+        let context = runtime.main_context();
+        deno_core::scope!(scope, runtime);
+        let global = v8::Local::new(scope, context).global(scope);
+        let name = v8::String::new(scope, "__fnhost").expect("a short string").into();
+        let host = global.get(scope, name).and_then(|host| host.to_object(scope)).expect("host.js has run");
+        let function = |name| {
+            let key = v8::String::new(scope, name).expect("a short string").into();
+            let function = host.get(scope, key).expect("host.js exports it");
+            let function: v8::Local<v8::Function> = function.try_into().expect("host.js exports functions");
+            v8::Global::new(scope, function)
+        };
+        let functions = Self {
+            setup: function("setup"),
+            load_ahead: function("loadAhead"),
+            compile_ahead: function("compileAhead"),
+            intercept: function("intercept"),
+            run: function("run"),
+            evaluated: function("evaluated"),
+        };
+        global.delete(scope, name);
+        functions
     }
-    source.push_str(&format!("export default [() => ({{ names: [{names}] }})];"));
-    let options =
-        compile::Options { file_name: "adaptors.js", adaptors: &[], dialect: Dialect::Module, extra_globals: &[] };
-    let compiled = compile::compile(&source, &options)
-        .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
-    Ok(Job {
-        name: "adaptors.js".into(),
-        step: "adaptors".into(),
-        source: source.as_str().into(),
-        compiled: Arc::new(compiled),
-        adaptors: specifiers.to_vec(),
-        limits: Limits::default(),
-        network: Network::Only(Vec::new()),
-        test: false,
-        hide: None,
-        remove_from_state: Vec::new(),
-    })
+
+    /// Calls a function that is done when it returns.
+    fn call(
+        &self,
+        runtime: &mut deno_core::JsRuntime,
+        function: &v8::Global<v8::Function>,
+        arguments: &[v8::Global<v8::Value>],
+    ) -> Result<(), String> {
+        deno_core::scope!(scope, runtime);
+        let function = v8::Local::new(scope, function);
+        let arguments: Vec<_> = arguments.iter().map(|argument| v8::Local::new(scope, argument)).collect();
+        let this = v8::undefined(scope).into();
+        v8::tc_scope!(scope, scope);
+        if function.call(scope, this, &arguments).is_some() {
+            return Ok(());
+        }
+        let message = scope.exception().map(|e| e.to_rust_string_lossy(scope)).unwrap_or_default();
+        Err(format!("the host's own JavaScript failed: {message}"))
+    }
+}
+
+/// Whether one of the runtime's own scripts is an ES module.
+fn is_module(specifier: &str) -> bool {
+    deno_snapshots::RESIDUAL_LAZY_JS.binary_search_by_key(&specifier, |(known, _)| known).is_err()
 }
 
 fn delete_global(runtime: &mut deno_core::JsRuntime, name: &str) {
@@ -755,22 +648,6 @@ fn delete_global(runtime: &mut deno_core::JsRuntime, name: &str) {
     let global = v8::Local::new(scope, context).global(scope);
     let name = v8::String::new(scope, name).expect("a short string").into();
     global.delete(scope, name);
-}
-
-/// A file name for a set of adaptors: readable where it is short, and distinct.
-fn file_name(specifiers: &[String]) -> String {
-    use sha2::Digest;
-    let hash = sha2::Sha256::digest(specifiers.join("\n"));
-    let readable: String = specifiers
-        .iter()
-        .map(|name| name.rsplit('/').next().unwrap_or(name))
-        .collect::<Vec<_>>()
-        .join("+")
-        .chars()
-        .take(60)
-        .collect();
-    let hash = u64::from_be_bytes(hash[..8].try_into().expect("a digest has 32 bytes"));
-    format!("{readable}-{hash:016x}")
 }
 
 fn thrown_from(error: &JsError) -> Thrown {

@@ -15,7 +15,7 @@ mod transform;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 pub use build::build;
 pub use disk::{load, store};
@@ -61,6 +61,15 @@ pub struct Entry {
     pub exports: Vec<String>,
 }
 
+/// What a run loads: its adaptors' parts, and those of the runtime that these need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Specifiers of the runtime's own scripts, in the order in which they were loaded.
+    pub scripts: Vec<String>,
+    /// Numbers of the pack's modules.
+    pub modules: Vec<u32>,
+}
+
 /// Adaptors prepared for fast loading, with the code caches of their modules.
 pub struct Pack {
     pub modules: Vec<Module>,
@@ -69,6 +78,8 @@ pub struct Pack {
     code: RwLock<HashMap<String, Arc<[u8]>>>,
     /// Not all of it is on disk.
     dirty: AtomicBool,
+    /// That of the last run, by which a warm isolate guesses what the next one will need.
+    footprint: Mutex<Arc<Footprint>>,
 }
 
 impl Pack {
@@ -78,7 +89,7 @@ impl Pack {
         code: HashMap<String, Arc<[u8]>>,
         dirty: bool,
     ) -> Self {
-        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(dirty) }
+        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(dirty), footprint: Mutex::default() }
     }
 
     /// The code cache stored under `key`: a module number, or the specifier and content hash of a built-in script.
@@ -90,6 +101,16 @@ impl Pack {
     pub fn put_code(&self, key: String, code: Arc<[u8]>) {
         self.code.write().expect("code cache").insert(key, code);
         self.dirty.store(true, Ordering::Release);
+    }
+
+    /// What the last run loaded.
+    pub fn footprint(&self) -> Arc<Footprint> {
+        self.footprint.lock().expect("footprint").clone()
+    }
+
+    /// Remembers what a run loaded.
+    pub fn set_footprint(&self, footprint: Footprint) {
+        *self.footprint.lock().expect("footprint") = Arc::new(footprint);
     }
 
     /// True once after something was added.

@@ -1,0 +1,380 @@
+//! `fnhost serve`: a project, served until someone says stop.
+//!
+//! The order matters. The store is opened before anything listens, the port is taken before adaptors are loaded, so that
+//! whoever watches sees a server that is alive and not ready; requests that come before the project is served wait for
+//! the answer 503. At the end the same backwards: not ready, no new work, what is under way, the store.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::demo;
+use super::exit::{Exit, Failure};
+use crate::adaptor::progress::Silent;
+use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store as Adaptors, install_async};
+use crate::config::{HttpConfig, JobConfig, StoreConfig, days};
+use crate::engine::{Engine, Options, RetentionPolicy};
+use crate::http::{self, Access, App};
+use crate::isolate::{IsolatePool, Limits, PoolOptions};
+use crate::model::{StepKind, Workflow};
+use crate::project::watch::Watch;
+use crate::project::{Loaded, Project};
+use crate::step::js::JsRunner;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{SecretKey, Store};
+use crate::telemetry::{self, LogConfig};
+
+/// Serve a project: take messages in, keep them, and run its jobs on them
+///
+/// Messages come to POST /inbox and to webhooks under /i/. What is answered with 2xx is on disk, and runs, also if this
+/// program or its machine stops in between. The project is read again when its files change, or on SIGHUP. SIGTERM ends
+/// the server when what is under way has ended.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// The directory of the project
+    #[arg(value_name = "DIR", env = "PROJECT_DIR", default_value = ".")]
+    pub dir: PathBuf,
+
+    /// Serve an example, in a directory of its own, that needs no project
+    #[arg(long)]
+    demo: bool,
+
+    /// Fail if an adaptor is not installed, instead of installing it
+    #[arg(long)]
+    no_install: bool,
+
+    /// Read the project once, and not when its files change
+    #[arg(long, env = "FNHOST_NO_RELOAD")]
+    no_reload: bool,
+
+    #[command(flatten)]
+    http: HttpConfig,
+
+    #[command(flatten)]
+    jobs: JobConfig,
+
+    #[command(flatten)]
+    store: StoreConfig,
+
+    #[command(flatten)]
+    log: LogConfig,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  fnhost serve --demo                            an example to try, without a project
+  fnhost serve ./project --port 8080
+  curl -d '{\"form\":\"patient-list\"}' -H 'content-type: application/json' localhost:4001/inbox
+
+Settings come from flags, then the environment, then .env and fnhost.yaml in the project, where the names of the
+environment stand for the flags: FNHOST_CONCURRENCY=4 in .env, or concurrency: 4 in fnhost.yaml.";
+
+pub fn run(args: Args) -> ExitCode {
+    if let Err(message) = telemetry::init(&args.log) {
+        eprintln!("error: {message}");
+        return Exit::Usage.into();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return Exit::Host.into();
+        }
+    };
+    let exit = runtime.block_on(serve(args)).unwrap_or_else(|failure| {
+        eprintln!("error: {failure}");
+        failure.exit
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    exit.into()
+}
+
+async fn serve(mut args: Args) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let mut signals = Signals::listen()?;
+    if args.demo {
+        args.dir = demo::directory()?;
+    }
+    let loaded = load(&args.dir)?;
+    let (store, secret_key) = open_store(&args)?;
+    let listener = listen(&args.http).await?;
+    let address = listener.local_addr().map_err(|error| Failure::host(error.to_string()))?;
+
+    let adaptors = Adaptors::at(&args.dir);
+    let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
+    let runner = runner(&args.jobs, adaptors, &installed);
+    let options =
+        Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
+    let engine = Engine::start(store.clone(), runner, options).await.map_err(store_failure)?;
+    let access = Arc::new(Access::new(store.clone(), args.http.no_auth));
+    let config = Arc::new(args.http.clone());
+    let app = App { engine: engine.clone(), access: access.clone(), config, secret_key };
+    let stop = CancellationToken::new();
+    let tls = http::Tls::from_config(&args.http).map_err(|error| Failure::usage(error.to_string()))?;
+    let server = tokio::spawn(http::serve(listener, tls, app, stop.clone()));
+
+    serve_project(&engine, loaded.project).await?;
+    first_token(&access, &args.http, &address).await?;
+    warn_if_open(&args.http, &address);
+    let url = url(&args.http, &address);
+    tracing::info!(url, ms = started.elapsed().as_millis() as u64, "serving {}", args.dir.display());
+
+    let args = Arc::new(args);
+    let watching = tokio::spawn(reload_on_change(engine.clone(), args.clone(), loaded.files));
+    signals.reload_until_stop(&engine, &args).await;
+    watching.abort();
+    tracing::info!("stopping: what is under way may take up to {} s more", args.jobs.drain_timeout.0.as_secs());
+    let shut_down = async {
+        engine.begin_shutdown();
+        stop.cancel();
+        engine.drain(args.jobs.drain_timeout.0).await;
+        // Requests that waited for their runs have their answers now.
+        let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
+        store.close().await;
+    };
+    tokio::select! {
+        () = shut_down => tracing::info!("stopped"),
+        () = signals.stop() => tracing::warn!("stopped at once: what was under way runs again at the next start"),
+    }
+    Ok(Exit::Completed)
+}
+
+/// Reads the project; what is wrong with it goes to the log, in the form that `fnhost check` gives it.
+fn load(dir: &Path) -> Result<Loaded, Failure> {
+    match Project::load(dir, &|name| std::env::var(name).ok()) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                tracing::warn!("{warning}");
+            }
+            Ok(loaded)
+        }
+        Err(broken) => Err(Failure::usage(format!("the project cannot be served\n{broken}"))),
+    }
+}
+
+fn open_store(args: &Args) -> Result<(Arc<dyn Store>, SecretKey), Failure> {
+    let dir = args.store.data_dir.clone().unwrap_or_else(|| args.dir.join(".fnhost"));
+    std::fs::create_dir_all(&dir)
+        .map_err(|error| Failure::host(format!("cannot make the data directory {}: {error}", dir.display())))?;
+    let key = match std::env::var("FNHOST_SECRET_KEY") {
+        Ok(key) => SecretKey::from_base64(&key).map_err(|error| Failure::usage(format!("FNHOST_SECRET_KEY: {error}")))?,
+        Err(_) => SecretKey::from_file(&dir.join("secret.key")).map_err(|error| Failure::host(error.to_string()))?,
+    };
+    let store = SqliteStore::open(&dir.join("fnhost.db"), &SqliteOptions::default()).map_err(store_failure)?;
+    Ok((Arc::new(store), key))
+}
+
+fn store_failure(error: impl std::fmt::Display) -> Failure {
+    Failure::host(error.to_string())
+}
+
+async fn listen(config: &HttpConfig) -> Result<TcpListener, Failure> {
+    let address = SocketAddr::new(config.host, config.port);
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::host(format!("cannot listen on {address}: {error}; is another server running? Take another --port"))
+    })
+}
+
+/// The adaptors of the project. What is missing is installed now: never while a request waits.
+async fn install_missing(
+    args: &Args,
+    adaptors: &Adaptors,
+    workflows: &[Workflow],
+) -> Result<Vec<Installed>, Failure> {
+    let specs = specs_of(workflows)?;
+    let find = |spec: &AdaptorSpec| adaptors.find(spec).map_err(|error| Failure::host(error.to_string()));
+    let mut missing = Vec::new();
+    for spec in &specs {
+        if find(spec)?.is_none() {
+            missing.push(spec.clone());
+        }
+    }
+    if !missing.is_empty() {
+        let names = missing.iter().map(ToString::to_string).collect::<Vec<_>>();
+        if args.no_install {
+            return Err(Failure::host(format!("not installed: {}; run: fnhost install", names.join(", "))));
+        }
+        tracing::info!("installing {}", names.join(", "));
+        let options = InstallOptions { npmrc_dir: Some(args.dir.clone()), ..Default::default() };
+        install_async(adaptors, &missing, &options, &Silent).await.map_err(|error| {
+            let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+            Failure::host(format!("cannot install {}: {}{hint}", names.join(", "), error.explain()))
+        })?;
+    }
+    let mut found = Vec::new();
+    for spec in &specs {
+        found.extend(find(spec)?);
+    }
+    Ok(found)
+}
+
+fn specs_of(workflows: &[Workflow]) -> Result<Vec<AdaptorSpec>, Failure> {
+    let mut specs = Vec::new();
+    for step in workflows.iter().flat_map(|workflow| &workflow.steps) {
+        let StepKind::Js(js) = &step.kind;
+        for name in &js.adaptors {
+            let spec = AdaptorSpec::parse(name).map_err(|error| Failure::usage(error.to_string()))?;
+            if !specs.contains(&spec) {
+                specs.push(spec);
+            }
+        }
+    }
+    Ok(specs)
+}
+
+fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> JsRunner {
+    let host = super::prepare::host(&adaptors, installed, None);
+    let mut options = PoolOptions::default();
+    options.size = jobs.concurrency.unwrap_or(options.size).max(1);
+    options.spares = jobs.spares.unwrap_or(2 * options.size);
+    let limits = Limits {
+        wall: jobs.timeout.0,
+        heap: jobs.memory.bytes(),
+        state: jobs.state_limit.bytes(),
+        log: jobs.log_limit.bytes(),
+        ..Limits::default()
+    };
+    JsRunner { store: adaptors, pool: IsolatePool::new(host, options), limits }
+}
+
+fn retention(config: &StoreConfig) -> RetentionPolicy {
+    RetentionPolicy {
+        runs: days(config.keep_runs),
+        failed_runs: days(config.keep_failed),
+        logs: days(config.keep_logs),
+        messages: days(config.keep_messages),
+    }
+}
+
+/// Serves a project from now on, with its adaptors loaded and isolates made ahead.
+async fn serve_project(engine: &Engine, project: Project) -> Result<(), Failure> {
+    let unready = engine.serve(project).await.map_err(store_failure)?;
+    for unready in unready {
+        tracing::error!("{unready}");
+    }
+    let served = engine.served();
+    let sets: BTreeSet<Vec<String>> =
+        served.workflows.values().flat_map(|definition| definition.adaptor_sets()).map(<[String]>::to_vec).collect();
+    let pool = engine.runner().pool.clone();
+    // Jobs run without this too, only later.
+    tokio::spawn(async move {
+        for set in sets {
+            if let Err(error) = pool.warm(&set).await {
+                tracing::warn!(adaptors = set.join(", "), %error, "cannot make isolates ahead");
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Prints the token that the first start makes: it is kept nowhere in the clear.
+async fn first_token(access: &Access, config: &HttpConfig, address: &SocketAddr) -> Result<(), Failure> {
+    if config.no_auth {
+        return Ok(());
+    }
+    if let Some(token) = access.create_first().await.map_err(store_failure)? {
+        eprintln!(
+            "\nA token for the pages and the API, shown this once. More: fnhost token --help\n\n    {token}\n\nSign in at {}\n",
+            url(config, address)
+        );
+    }
+    Ok(())
+}
+
+fn warn_if_open(config: &HttpConfig, address: &SocketAddr) {
+    if address.ip().is_loopback() {
+        return;
+    }
+    if config.keyed_topics.is_empty() {
+        tracing::warn!("everyone who reaches {address} can post to the inbox: set --keyed-topics inbox to ask for a key");
+    }
+    if config.tls_cert.is_none() {
+        tracing::warn!("{address} is served without TLS: put a proxy in front, or set --tls-cert and --tls-key");
+    }
+}
+
+fn url(config: &HttpConfig, address: &SocketAddr) -> String {
+    let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
+    match &config.host_url {
+        Some(url) if url.contains("://") => url.clone(),
+        _ => format!("{scheme}://{address}"),
+    }
+}
+
+/// Reads the project again whenever its files change.
+async fn reload_on_change(engine: Engine, args: Arc<Args>, mut files: BTreeSet<PathBuf>) {
+    if args.no_reload {
+        return;
+    }
+    loop {
+        Watch::new(&args.dir, files.iter().cloned()).next().await;
+        files = reload(&engine, &args).await;
+    }
+}
+
+/// Reads the project again. A broken one changes nothing but the log. Gives the files to watch from now on.
+async fn reload(engine: &Engine, args: &Args) -> BTreeSet<PathBuf> {
+    let dir = args.dir.clone();
+    let loaded = tokio::task::spawn_blocking(move || Project::load(&dir, &|name| std::env::var(name).ok())).await;
+    match loaded {
+        Ok(Ok(loaded)) => {
+            let served = async {
+                install_missing(args, &engine.runner().store, &loaded.project.workflows).await?;
+                serve_project(engine, loaded.project).await
+            };
+            match served.await {
+                Ok(()) => tracing::info!("the project was read again"),
+                Err(failure) => tracing::error!("the project was read again and cannot be served: {failure}"),
+            }
+            loaded.files
+        }
+        Ok(Err(broken)) => {
+            tracing::error!("the project has changed and is broken; the one before is served still\n{broken}");
+            broken.files
+        }
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// What the system tells the server.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::host(format!("cannot listen to signals: {error}")));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn reload_until_stop(&mut self, engine: &Engine, args: &Args) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => drop(reload(engine, args).await),
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Every setting of the server, with its default.
+//!
+//! A setting comes from, the first that has it: a flag; the environment; the file `.env` in the project; the file
+//! `fnhost.yaml` in the project; its default. Files use the names of the environment (`FNHOST_CONCURRENCY`, or
+//! `concurrency` in `fnhost.yaml`).
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::quantity::{Megabytes, Span};
+
+/// How the microservice's inbox answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum EndpointStyle {
+    /// 202 as soon as the message is kept.
+    #[default]
+    Async,
+    /// 201, 206 or 200 when the runs have ended.
+    Sync,
+}
+
+/// Where the server listens, and what it lets pass.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP")]
+pub struct HttpConfig {
+    /// Address to listen on; 0.0.0.0 is every interface
+    #[arg(long, value_name = "ADDRESS", env = "FNHOST_HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+
+    /// Port to listen on; 0 takes a free one and prints it
+    #[arg(short, long, value_name = "PORT", env = "PORT", default_value_t = 4001)]
+    pub port: u16,
+
+    /// The address under which others reach this server, for links in answers
+    #[arg(long, value_name = "URL", env = "HOST_URL")]
+    pub host_url: Option<String>,
+
+    /// When POST /inbox is answered, unless the request says otherwise
+    #[arg(long, value_name = "STYLE", env = "ENDPOINT_STYLE", value_enum, default_value_t)]
+    pub endpoint_style: EndpointStyle,
+
+    /// How long a request waits for its runs at most, whatever it asks for
+    #[arg(long, value_name = "TIME", env = "FNHOST_WAIT_LIMIT", default_value = "60s")]
+    pub wait_limit: Span,
+
+    /// Topics that only a key may post to (scope `inbox` or `inbox:<topic>`); * is all
+    #[arg(long, value_name = "TOPIC", env = "FNHOST_KEYED_TOPICS", value_delimiter = ',')]
+    pub keyed_topics: Vec<String>,
+
+    /// The largest body of a request
+    #[arg(long, value_name = "MB", env = "FNHOST_BODY_LIMIT", default_value = "10")]
+    pub body_limit: Megabytes,
+
+    /// How long a client may take for the head of a request, and for each part of its body
+    #[arg(long, value_name = "TIME", env = "FNHOST_READ_TIMEOUT", default_value = "15s")]
+    pub read_timeout: Span,
+
+    /// How long a connection may stay open with nothing to do
+    #[arg(long, value_name = "TIME", env = "FNHOST_IDLE_TIMEOUT", default_value = "75s")]
+    pub idle_timeout: Span,
+
+    /// Connections at once
+    #[arg(long, value_name = "N", env = "FNHOST_CONNECTIONS", default_value_t = 4096)]
+    pub connections: usize,
+
+    /// Requests a second that one key, or one address without a key, may make; 0 is no limit
+    #[arg(long, value_name = "N", env = "FNHOST_RATE_LIMIT", default_value_t = 0)]
+    pub rate_limit: u32,
+
+    /// Origins whose pages may call the API; none by default
+    #[arg(long, value_name = "ORIGIN", env = "FNHOST_CORS", value_delimiter = ',')]
+    pub cors: Vec<String>,
+
+    /// Certificate chain for TLS, a PEM file
+    #[arg(long, value_name = "FILE", env = "FNHOST_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key for TLS, a PEM file
+    #[arg(long, value_name = "FILE", env = "FNHOST_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Ask for no token on the API and pages: only with a loopback address
+    #[arg(long, env = "FNHOST_NO_AUTH")]
+    pub no_auth: bool,
+
+    /// Let Prometheus read /metrics without a token
+    #[arg(long, env = "FNHOST_OPEN_METRICS")]
+    pub open_metrics: bool,
+}
+
+/// How jobs are run.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Jobs")]
+pub struct JobConfig {
+    /// Jobs that run at once [default: the number of cores, at least 2]
+    #[arg(long, value_name = "N", env = "FNHOST_CONCURRENCY")]
+    pub concurrency: Option<usize>,
+
+    /// Isolates kept ready [default: twice as many as jobs run at once]
+    #[arg(long, value_name = "N", env = "FNHOST_SPARES")]
+    pub spares: Option<usize>,
+
+    /// How long one attempt of a job may take
+    #[arg(long, value_name = "TIME", env = "FNHOST_TIMEOUT", default_value = "5m")]
+    pub timeout: Span,
+
+    /// The heap of a job's isolate
+    #[arg(long, value_name = "MB", env = "FNHOST_MEMORY", default_value = "256")]
+    pub memory: Megabytes,
+
+    /// The size of a final state
+    #[arg(long, value_name = "MB", env = "FNHOST_STATE_LIMIT", default_value = "50")]
+    pub state_limit: Megabytes,
+
+    /// How much one attempt may log
+    #[arg(long, value_name = "MB", env = "FNHOST_LOG_LIMIT", default_value = "1")]
+    pub log_limit: Megabytes,
+
+    /// How long to wait for running jobs when the server is told to stop
+    #[arg(long, value_name = "TIME", env = "FNHOST_DRAIN_TIMEOUT", default_value = "25s")]
+    pub drain_timeout: Span,
+
+    /// How long a task stays taken without a sign of life from the server that took it
+    #[arg(long, value_name = "TIME", env = "FNHOST_LEASE", default_value = "30s")]
+    pub lease: Span,
+}
+
+/// What is kept, where, and for how long.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Store")]
+pub struct StoreConfig {
+    /// Directory of the database [default: .fnhost in the project]
+    #[arg(long, value_name = "DIR", env = "FNHOST_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Days that completed and cancelled runs are kept; 0 is for ever
+    #[arg(long, value_name = "DAYS", env = "FNHOST_KEEP_RUNS", default_value_t = 30)]
+    pub keep_runs: u32,
+
+    /// Days that failed runs are kept; 0 is for ever
+    #[arg(long, value_name = "DAYS", env = "FNHOST_KEEP_FAILED", default_value_t = 90)]
+    pub keep_failed: u32,
+
+    /// Days that logs are kept; 0 is for ever
+    #[arg(long, value_name = "DAYS", env = "FNHOST_KEEP_LOGS", default_value_t = 30)]
+    pub keep_logs: u32,
+
+    /// Days that messages without runs are kept; 0 is for ever
+    #[arg(long, value_name = "DAYS", env = "FNHOST_KEEP_MESSAGES", default_value_t = 30)]
+    pub keep_messages: u32,
+}
+
+/// Days as a span; 0 is for ever.
+pub fn days(days: u32) -> Option<Duration> {
+    (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 60 * 60))
+}

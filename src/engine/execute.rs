@@ -1,0 +1,390 @@
+//! One attempt at one task: read the state it starts with, do the step, settle.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::ingest::new_task;
+use super::served::Definition;
+use super::{Engine, Event, EventKind};
+use crate::isolate::{LogLine, LogSink};
+use crate::model::{
+    Attempt, AttemptId, AttemptOutcome, Failure, Message, Severity, Task, TaskInput, TaskState, Timestamp,
+};
+use crate::step::StepResult;
+use crate::step::js::Prepared;
+use crate::store::{ClaimedTask, Settled, Settlement, StoreError, Then};
+
+/// Attempts cut by the end of their process after which a task is given up, if its policy allows no more than that: it
+/// may be what ends the process.
+const MOST_LOST: u32 = 5;
+/// The longest wait between two tries to write a result to a store that is away.
+const LONGEST_SETTLE_WAIT: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Runs a claimed task and settles it.
+    pub(super) async fn execute(&self, claimed: ClaimedTask) {
+        let claimed = Arc::new(claimed);
+        let cancel = self.shared.cancellation(claimed.task.id);
+        let begun = self.begin(&claimed, &cancel).await;
+        let Some(begun) = begun else {
+            self.hand_back(&claimed).await;
+            return;
+        };
+        self.finish(&claimed, begun, &cancel).await;
+    }
+
+    /// None: the attempt did not begin, as the engine stops or the store is away.
+    async fn begin(&self, claimed: &Arc<ClaimedTask>, cancel: &CancellationToken) -> Option<Begun> {
+        let definition = match self.definition(claimed.run.version).await {
+            Ok(Some(definition)) => definition,
+            Ok(None) => {
+                let gone = Failure::new("WorkflowError", Severity::Exception, "the workflow's definition is gone");
+                return Some(Begun::without_definition(self.now(), gone));
+            }
+            Err(error) => {
+                self.shared.store_trouble(&error, "cannot read a workflow");
+                return None;
+            }
+        };
+        let input = match self.input(claimed, &definition).await {
+            Ok(input) => input,
+            Err(error) => {
+                self.shared.store_trouble(&error, "cannot read the state of a task");
+                return None;
+            }
+        };
+        let prepared = match definition.step(&claimed.task.step) {
+            Some(Ok(prepared)) => prepared,
+            unready => {
+                let reason = match unready {
+                    Some(Err(error)) => error.to_string(),
+                    _ => format!("the workflow has no step `{}`", claimed.task.step),
+                };
+                let result = StepResult::failed(Failure::new("PrepareError", Severity::Exception, reason));
+                let log = Log::default();
+                return Some(Begun { definition: Some(definition), started_at: self.now(), input, result, log });
+            }
+        };
+        let slot = tokio::select! {
+            slot = self.shared.runner.pool.slot() => slot?,
+            () = cancel.cancelled() => return None,
+        };
+        let started_at = self.now();
+        self.tell(
+            claimed,
+            EventKind::TaskStarted {
+                task: claimed.task.id,
+                step: claimed.task.step.clone(),
+                attempt: claimed.task.attempts,
+            },
+        );
+        let log = Log::default();
+        let sink = self.sink(&log, claimed, prepared.clone());
+        let result = prepared.run(slot, &input, sink, cancel.clone()).await;
+        Some(Begun { definition: Some(definition.clone()), started_at, input, result, log })
+    }
+
+    /// The state that the step starts with: JSON text, an object.
+    async fn input(&self, claimed: &ClaimedTask, definition: &Definition) -> Result<String, StoreError> {
+        let store = &self.shared.store;
+        let text = match &claimed.task.input {
+            TaskInput::Message => match claimed.run.message {
+                Some(id) => store.message(id).await?.map(|message| message_state(&message)),
+                None => None,
+            },
+            TaskInput::Output(attempt) => store.output(*attempt).await?,
+            TaskInput::Cursor => match store.cursor(&claimed.run.workflow, &claimed.task.step).await? {
+                Some(state) => Some(state),
+                None => definition.workflow.initial_state.clone(),
+            },
+            TaskInput::State(state) => Some(state.clone()),
+        };
+        Ok(text.map_or_else(|| r#"{"data":{}}"#.to_owned(), object))
+    }
+
+    async fn finish(&self, claimed: &ClaimedTask, begun: Begun, cancel: &CancellationToken) {
+        let now = self.now();
+        let Begun { definition, started_at, input, mut result, log } = begun;
+        let cut = cancel.is_cancelled() && result.failure.is_some();
+        let outcome = match (&result.failure, cut) {
+            (None, _) => AttemptOutcome::Success,
+            (Some(_), true) if self.shared.stopping() => AttemptOutcome::Lost,
+            (Some(_), true) => AttemptOutcome::Cancelled,
+            (Some(_), false) => AttemptOutcome::Failure,
+        };
+        if outcome == AttemptOutcome::Lost {
+            result.failure = Some(Failure::lost());
+        }
+        let attempt = Attempt {
+            id: AttemptId::new(),
+            task: claimed.task.id,
+            number: claimed.task.attempts,
+            started_at,
+            finished_at: now,
+            outcome,
+            failure: result.failure.clone(),
+            usage: result.usage,
+        };
+        let output = match &result.failure {
+            None => Some(result.output.map_or_else(|| "{}".to_owned(), object)),
+            Some(failure) => {
+                let state = result.output.map(object).unwrap_or(input);
+                Some(with_error(&state, &claimed.task.step, failure))
+            }
+        };
+        let then = self.then(claimed, definition.as_deref(), &attempt, now);
+        let keep_cursor =
+            outcome == AttemptOutcome::Success && definition.is_some_and(|definition| definition.keeps_cursor());
+        let settlement =
+            Settlement { owner: self.shared.owner.clone(), attempt, output, log: log.take(), keep_cursor, then };
+        self.settle(claimed, settlement).await;
+    }
+
+    /// What follows from an attempt.
+    fn then(&self, claimed: &ClaimedTask, definition: Option<&Definition>, attempt: &Attempt, now: Timestamp) -> Then {
+        let task = &claimed.task;
+        let number = task.attempts.saturating_sub(claimed.forgiven);
+        match (attempt.outcome, &attempt.failure) {
+            (AttemptOutcome::Cancelled, _) => return Then::Cancelled,
+            (AttemptOutcome::Lost, _) => {
+                let policy = definition.and_then(|definition| {
+                    let step = definition.workflow.step(&task.step)?;
+                    Some(definition.workflow.retry_of(step).max_attempts)
+                });
+                let most = policy.unwrap_or(0).max(MOST_LOST);
+                return if number < most { Then::Retry { run_at: now } } else { Then::Dead };
+            }
+            _ => {}
+        }
+        let Some((definition, step)) = definition.and_then(|found| Some((found, found.workflow.step(&task.step)?)))
+        else {
+            return Then::Dead;
+        };
+        if let Some(failure) = &attempt.failure {
+            let policy = definition.workflow.retry_of(step);
+            if let Some(wait) = policy.next(number, failure, random()) {
+                return Then::Retry { run_at: now.saturating_add(wait) };
+            }
+        }
+        let next: Vec<Task> = step
+            .following(attempt.failure.as_ref())
+            .map(|id| new_task(&claimed.run, id, TaskInput::Output(attempt.id), now, now))
+            .collect();
+        match &attempt.failure {
+            None => Then::Next { state: TaskState::Completed, tasks: next },
+            Some(_) if next.is_empty() => Then::Dead,
+            Some(_) => Then::Next { state: TaskState::Failed, tasks: next },
+        }
+    }
+
+    /// Settles an attempt whose process is gone.
+    pub(super) async fn settle_lost(&self, claimed: Arc<ClaimedTask>) {
+        let definition = match self.definition(claimed.run.version).await {
+            Ok(definition) => definition,
+            // The lease is ours now, and runs out again.
+            Err(error) => return self.shared.store_trouble(&error, "cannot read a workflow"),
+        };
+        let now = self.now();
+        let attempt = Attempt {
+            id: AttemptId::new(),
+            task: claimed.task.id,
+            number: claimed.task.attempts,
+            started_at: claimed.lease_started,
+            finished_at: now,
+            outcome: AttemptOutcome::Lost,
+            failure: Some(Failure::lost()),
+            usage: Default::default(),
+        };
+        let then = self.then(&claimed, definition.as_deref(), &attempt, now);
+        let settlement = Settlement {
+            owner: self.shared.owner.clone(),
+            attempt,
+            output: None,
+            log: String::new(),
+            keep_cursor: false,
+            then,
+        };
+        self.settle(&claimed, settlement).await;
+    }
+
+    /// Writes a result, however long the store is away: an attempt that was made must not be made again for that.
+    async fn settle(&self, claimed: &ClaimedTask, settlement: Settlement) {
+        let mut wait = Duration::from_millis(50);
+        let settled = loop {
+            match self.shared.store.settle(settlement.clone()).await {
+                Ok(settled) => break settled,
+                Err(error) if self.shared.stopped.is_cancelled() => {
+                    self.shared.store_trouble(&error, "a result is lost, and its task will run again");
+                    break Settled::LeaseLost;
+                }
+                Err(error) => {
+                    self.shared.store_trouble(&error, "cannot keep a result; trying again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_SETTLE_WAIT);
+                }
+            }
+        };
+        self.shared.let_go(claimed.task.id);
+        self.told(claimed, &settlement, settled);
+    }
+
+    /// Tells of what was settled, and wakes who waits for it.
+    fn told(&self, claimed: &ClaimedTask, settlement: &Settlement, settled: Settled) {
+        if settled == Settled::LeaseLost {
+            return;
+        }
+        let state = match &settlement.then {
+            Then::Next { state, .. } => *state,
+            Then::Retry { .. } => TaskState::Retrying,
+            Then::Dead => TaskState::Dead,
+            Then::Cancelled => TaskState::Cancelled,
+        };
+        super::metrics::attempt(claimed, &settlement.attempt, state);
+        let (task, step, attempt) = (claimed.task.id, claimed.task.step.clone(), settlement.attempt.id);
+        self.tell(claimed, EventKind::TaskEnded { task, step, attempt, state });
+        match settled {
+            Settled::Finished(state) => {
+                super::metrics::run_ended(&claimed.run, state, self.now());
+                self.tell(claimed, EventKind::RunEnded { state });
+            }
+            // What follows, or the next attempt, may be due at once.
+            _ => self.shared.due.notify_one(),
+        }
+    }
+
+    fn tell(&self, claimed: &ClaimedTask, kind: EventKind) {
+        let (run, workflow) = (claimed.run.id, claimed.run.workflow.clone());
+        self.shared.events.send(Event { time: self.now(), run, workflow, kind });
+    }
+
+    /// Takes the lines of an attempt: without secrets into its log, and to those who listen.
+    fn sink(&self, log: &Log, claimed: &Arc<ClaimedTask>, prepared: Prepared) -> LogSink {
+        let (engine, log, claimed) = (self.clone(), log.clone(), claimed.clone());
+        Box::new(move |line: LogLine| {
+            let line = json!({
+                "time": Timestamp::from(line.time),
+                "source": line.source,
+                "level": line.level,
+                "message": prepared.hide(&line.message),
+            });
+            log.add(&line);
+            if engine.shared.events.heard() {
+                let (task, step) = (claimed.task.id, claimed.task.step.clone());
+                engine.tell(&claimed, EventKind::Log { task, step, line });
+            }
+        })
+    }
+
+    /// Gives back a task that was claimed and not begun.
+    async fn hand_back(&self, claimed: &ClaimedTask) {
+        if let Err(error) = self.shared.store.release(&self.shared.owner, &[claimed.task.id]).await {
+            self.shared.store_trouble(&error, "a task stays taken until its lease runs out");
+        }
+        self.shared.let_go(claimed.task.id);
+        if !self.shared.stopping() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.shared.due.notify_one();
+        }
+    }
+}
+
+/// An attempt that was made.
+struct Begun {
+    definition: Option<Arc<Definition>>,
+    started_at: Timestamp,
+    input: String,
+    result: StepResult,
+    log: Log,
+}
+
+impl Begun {
+    fn without_definition(started_at: Timestamp, failure: Failure) -> Self {
+        let result = StepResult::failed(failure);
+        Self { definition: None, started_at, input: "{}".into(), result, log: Log::default() }
+    }
+}
+
+/// The lines that an attempt logs, one JSON object each.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn add(&self, line: &Value) {
+        // Writing to memory cannot fail.
+        let _ = writeln!(self.0.lock(), "{line}");
+    }
+
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock())).unwrap_or_default()
+    }
+}
+
+/// A message as the state of the first step.
+fn message_state(message: &Message) -> String {
+    let mut request = serde_json::to_value(&message.request).unwrap_or_default();
+    if let (Some(body), Value::Object(request)) = (&message.body, &mut request) {
+        request.insert("body".into(), String::from_utf8_lossy(body).into());
+    }
+    format!(r#"{{"data":{},"request":{request}}}"#, message.data)
+}
+
+/// A state that is no object becomes the data of one: what follows expects one.
+fn object(state: String) -> String {
+    match state.trim_start().as_bytes().first() {
+        Some(b'{') => state,
+        Some(b'n') | None => "{}".to_owned(),
+        Some(_) => format!(r#"{{"data":{state}}}"#),
+    }
+}
+
+/// The state with the failure in its `errors`, unless the job's own error is there already.
+fn with_error(state: &str, step: &str, failure: &Failure) -> String {
+    let Ok(Value::Object(mut members)) = serde_json::from_str(state) else { return state.to_owned() };
+    let errors = members.entry("errors").or_insert_with(|| json!({}));
+    if let Value::Object(errors) = errors {
+        errors.entry(step.to_owned()).or_insert_with(|| {
+            json!({ "source": "runtime", "name": failure.class, "severity": failure.severity, "message": failure.message })
+        });
+    }
+    Value::Object(members).to_string()
+}
+
+/// From 0 to 1.
+fn random() -> f64 {
+    let id = AttemptId::new();
+    let [.., high, low] = *id.as_bytes();
+    f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_added_to_the_state_unless_it_is_there() {
+        let failure = Failure::new("TimeoutError", Severity::Kill, "too long");
+        let added: Value = serde_json::from_str(&with_error(r#"{"data":1}"#, "a", &failure)).unwrap();
+        assert_eq!(added["errors"]["a"]["name"], "TimeoutError");
+        assert_eq!(added["data"], 1);
+        let there = with_error(r#"{"errors":{"a":{"name":"JobError"}}}"#, "a", &failure);
+        assert_eq!(there, r#"{"errors":{"a":{"name":"JobError"}}}"#);
+    }
+
+    #[test]
+    fn every_state_becomes_an_object() {
+        for (state, expected) in [("{}", "{}"), ("null", "{}"), ("[1]", r#"{"data":[1]}"#), ("3", r#"{"data":3}"#)] {
+            assert_eq!(object(state.into()), expected);
+        }
+    }
+
+    #[test]
+    fn random_numbers_differ() {
+        let numbers: std::collections::BTreeSet<u64> = (0..100).map(|_| random().to_bits()).collect();
+        assert!(numbers.len() > 50);
+    }
+}

@@ -1,0 +1,216 @@
+//! From a message to the runs it starts: match, then keep both in one transaction.
+
+use serde_json::Value;
+
+use super::served::{Definition, Entrance};
+use super::{Engine, EngineError, Event, EventKind};
+use crate::model::{
+    Message, MessageId, Priority, Request, Run, RunId, RunState, Task, TaskId, TaskInput, TaskState, Timestamp,
+    Trigger, TriggerKind,
+};
+use crate::store::{Admitted, Intake, NewRun};
+
+/// A message on its way in.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// JSON text, and the same as a value, for matching.
+    pub data: String,
+    pub value: Value,
+    /// See [`Message::body`].
+    pub body: Option<Vec<u8>>,
+    pub request: Request,
+    pub dedupe_key: Option<String>,
+    pub deliver_at: Option<Timestamp>,
+    /// Immediate if someone waits for the runs to end.
+    pub priority: Priority,
+    pub traceparent: Option<String>,
+}
+
+/// What an incoming message is held against.
+pub enum Target<'a> {
+    /// All triggers of a topic.
+    Topic(&'a str),
+    /// The triggers of a webhook, whatever is in the message.
+    Webhook(&'a [Entrance]),
+}
+
+/// A message that is kept, and the runs it started.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    pub message: MessageId,
+    /// Run and workflow.
+    pub runs: Vec<(RunId, String)>,
+    /// The message had come before.
+    pub duplicate: bool,
+}
+
+impl Engine {
+    /// Takes a message in. When this returns `Ok`, the message and its runs are on disk.
+    pub async fn receive(&self, target: Target<'_>, incoming: Incoming) -> Result<Receipt, EngineError> {
+        if self.shared.shutdown.is_cancelled() {
+            return Err(EngineError::Stopping);
+        }
+        let (topic, entrances) = match target {
+            Target::Topic(topic) => {
+                let Incoming { value, data, request, .. } = &incoming;
+                (topic.to_owned(), self.matching(topic, value, data, request).await)
+            }
+            Target::Webhook(entrances) => (webhook_topic(entrances), entrances.to_vec()),
+        };
+        let now = self.now();
+        let message = Message {
+            id: MessageId::new(),
+            topic,
+            data: incoming.data,
+            body: incoming.body,
+            request: incoming.request,
+            received_at: now,
+            deliver_at: incoming.deliver_at,
+            dedupe_key: incoming.dedupe_key,
+        };
+        let start = Start {
+            now,
+            run_at: message.deliver_at.unwrap_or(now).max(now),
+            message: Some(message.id),
+            priority: incoming.priority,
+            traceparent: incoming.traceparent,
+            retry_of: None,
+        };
+        let runs: Vec<NewRun> = entrances
+            .iter()
+            .map(|entrance| {
+                let definition = &entrance.definition;
+                let first = (definition.workflow.start.as_str(), TaskInput::Message);
+                start.run(definition, Some(&entrance.trigger().name), first)
+            })
+            .collect();
+        let id = message.id;
+        let receipt = Receipt { message: id, runs: names(&runs), duplicate: false };
+        match self.admit(Intake { message: Some(message), tick: None, runs }).await? {
+            Admitted::Duplicate { message, runs } => Ok(Receipt { message, runs, duplicate: true }),
+            Admitted::New | Admitted::Stale | Admitted::Overlap => Ok(receipt),
+        }
+    }
+
+    /// The triggers of a topic that a message is for.
+    async fn matching(&self, topic: &str, value: &Value, data: &str, request: &Request) -> Vec<Entrance> {
+        let served = self.served();
+        let mut found = Vec::new();
+        for entrance in served.topic(topic) {
+            let TriggerKind::Message { criteria, condition, .. } = &entrance.trigger().kind else { continue };
+            if !criteria.matches(value) {
+                continue;
+            }
+            let holds = match condition {
+                Some(condition) => self.holds(entrance.trigger(), condition, data, request).await,
+                None => true,
+            };
+            if holds {
+                found.push(entrance.clone());
+            }
+        }
+        found
+    }
+
+    /// Whether a trigger's condition holds. One that throws does not hold, and its author can read why.
+    async fn holds(&self, trigger: &Trigger, condition: &str, data: &str, request: &Request) -> bool {
+        let request = serde_json::to_string(request).unwrap_or_default();
+        match self.shared.conditions.holds(condition, &[("data", data), ("request", &request)]).await {
+            Ok(holds) => holds,
+            Err(reason) => {
+                tracing::warn!(trigger = trigger.name, reason, "the trigger's condition cannot be evaluated");
+                false
+            }
+        }
+    }
+
+    /// The triggers that a message kept before is for now.
+    pub(super) async fn entrances_for(&self, message: &Message) -> Vec<Entrance> {
+        if let Some(path) = message.topic.strip_prefix("i/") {
+            return self.served().webhook(path).map_or_else(Vec::new, |(entrances, _)| entrances.to_vec());
+        }
+        let value = serde_json::from_str(&message.data).unwrap_or_default();
+        self.matching(&message.topic, &value, &message.data, &message.request).await
+    }
+
+    /// Keeps an intake, tells of the runs, and has them started.
+    pub(super) async fn admit(&self, intake: Intake) -> Result<Admitted, EngineError> {
+        let created: Vec<Event> = intake
+            .runs
+            .iter()
+            .map(|new| Event {
+                time: new.run.created_at,
+                run: new.run.id,
+                workflow: new.run.workflow.clone(),
+                kind: EventKind::RunCreated { message: new.run.message },
+            })
+            .collect();
+        let admitted = self.shared.store.admit(intake).await?;
+        if admitted == Admitted::New {
+            created.into_iter().for_each(|event| self.shared.events.send(event));
+            self.shared.due.notify_one();
+        }
+        Ok(admitted)
+    }
+}
+
+/// The topic that messages of a webhook are filed under.
+fn webhook_topic(entrances: &[Entrance]) -> String {
+    match entrances.first().map(|entrance| &entrance.trigger().kind) {
+        Some(TriggerKind::Webhook(webhook)) => format!("i/{}", webhook.path),
+        _ => "i".to_owned(),
+    }
+}
+
+fn names(runs: &[NewRun]) -> Vec<(RunId, String)> {
+    runs.iter().map(|new| (new.run.id, new.run.workflow.clone())).collect()
+}
+
+/// What runs that start together have in common.
+pub(super) struct Start {
+    pub now: Timestamp,
+    pub run_at: Timestamp,
+    pub message: Option<MessageId>,
+    pub priority: Priority,
+    pub traceparent: Option<String>,
+    pub retry_of: Option<RunId>,
+}
+
+impl Start {
+    /// A run that begins with one step.
+    pub fn run(&self, definition: &Definition, trigger: Option<&str>, (step, input): (&str, TaskInput)) -> NewRun {
+        let run = Run {
+            id: RunId::new(),
+            workflow: definition.workflow.name.clone(),
+            version: definition.version,
+            trigger: trigger.map(str::to_owned),
+            message: self.message,
+            retry_of: self.retry_of,
+            state: RunState::Pending,
+            priority: self.priority,
+            created_at: self.now,
+            started_at: None,
+            finished_at: None,
+            failure: None,
+            traceparent: self.traceparent.clone(),
+        };
+        let task = new_task(&run, step, input, self.run_at, self.now);
+        NewRun { run, tasks: vec![task] }
+    }
+}
+
+/// A task of a run, waiting for `run_at`.
+pub(super) fn new_task(run: &Run, step: &str, input: TaskInput, run_at: Timestamp, now: Timestamp) -> Task {
+    Task {
+        id: TaskId::new(),
+        run: run.id,
+        workflow: run.workflow.clone(),
+        step: step.to_owned(),
+        state: if run_at > now { TaskState::Scheduled } else { TaskState::Queued },
+        run_at,
+        priority: run.priority,
+        attempts: 0,
+        input,
+        created_at: now,
+    }
+}

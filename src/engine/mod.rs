@@ -1,0 +1,281 @@
+//! From a message to the end of its runs, durably.
+//!
+//! One way, no back and forth: [`Engine::receive`] keeps a message and the runs it starts in one transaction; the
+//! scheduler claims due tasks; an attempt runs in an isolate; its result and what follows from it are kept in one
+//! transaction again. What the engine holds in memory can be lost at any instant: the store has all that matters, and
+//! leases show what was under way.
+//!
+//! Invariants. What was acknowledged is on disk. A task is run at least once, and a second time only if an attempt was
+//! cut. Nothing waits in memory only. Every queue is bounded.
+
+mod actions;
+mod clock;
+mod cron;
+mod events;
+mod execute;
+mod ingest;
+pub mod metrics;
+mod retention;
+mod scheduler;
+mod served;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use actions::{ActionError, RunRequest};
+pub use clock::Clock;
+pub use cron::{next_after, parse as parse_cron};
+pub use events::{EndOf, Event, EventKind, Events};
+pub use ingest::{Incoming, Receipt, Target};
+pub use retention::RetentionPolicy;
+pub use served::{Definition, Entrance, Served, Unready};
+
+use crate::isolate::Conditions;
+use crate::model::{RunId, RunState, TaskId, Timestamp};
+use crate::project::Project;
+use crate::step::js::JsRunner;
+use crate::store::{ClaimedTask, Store, StoreError};
+
+/// How the engine is set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a task stays taken without a sign of life.
+    pub lease: Duration,
+    /// Tasks claimed beyond those that can run, so that isolates need not wait for the disk.
+    pub ahead: usize,
+    pub retention: RetentionPolicy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(30), ahead: 4, retention: RetentionPolicy::default() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    runner: JsRunner,
+    conditions: Conditions,
+    clock: Clock,
+    options: Options,
+    events: Events,
+    served: RwLock<Arc<Served>>,
+    /// Versions that are not served any more, and still have runs.
+    earlier: Mutex<HashMap<i64, Arc<Definition>>>,
+    /// Who holds the leases: this engine, since it was started.
+    owner: String,
+    in_flight: Mutex<HashMap<TaskId, InFlight>>,
+    /// How many tasks may be claimed at once.
+    room: Arc<Semaphore>,
+    /// Something may be due.
+    due: Notify,
+    reloaded: Notify,
+    /// Nothing new is begun.
+    shutdown: CancellationToken,
+    /// What was under way has been waited for long enough.
+    cut: CancellationToken,
+    /// All is settled.
+    stopped: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A task that is being worked on.
+struct InFlight {
+    run: RunId,
+    workflow: String,
+    cancel: CancellationToken,
+}
+
+impl Shared {
+    fn hold(&self, task: &ClaimedTask) {
+        let flight =
+            InFlight { run: task.run.id, workflow: task.task.workflow.clone(), cancel: self.cut.child_token() };
+        self.in_flight.lock().insert(task.task.id, flight);
+    }
+
+    fn cancellation(&self, task: TaskId) -> CancellationToken {
+        self.in_flight.lock().get(&task).map_or_else(|| self.cut.child_token(), |flight| flight.cancel.clone())
+    }
+
+    fn let_go(&self, task: TaskId) {
+        self.in_flight.lock().remove(&task);
+    }
+
+    /// Whether attempts are being cut.
+    fn stopping(&self) -> bool {
+        self.cut.is_cancelled()
+    }
+
+    fn store_trouble(&self, error: &StoreError, what: &str) {
+        metrics::store_error();
+        tracing::warn!(%error, "{what}");
+    }
+}
+
+impl Engine {
+    /// Starts an engine that serves nothing yet. Must be called within a tokio runtime.
+    pub async fn start(store: Arc<dyn Store>, runner: JsRunner, options: Options) -> Result<Self, StoreError> {
+        let clock = Clock::starting_after(store.latest().await?);
+        if clock.ahead() > Duration::from_secs(1) {
+            tracing::warn!(
+                seconds = clock.ahead().as_secs(),
+                "the machine's clock is behind what the store tells of; times are counted on from there"
+            );
+        }
+        let room = runner.pool.stats().size + options.ahead;
+        let shared = Shared {
+            store,
+            runner,
+            conditions: Conditions::default(),
+            clock,
+            options,
+            events: Events::default(),
+            served: RwLock::default(),
+            earlier: Mutex::default(),
+            owner: TaskId::new().to_string(),
+            in_flight: Mutex::default(),
+            room: Arc::new(Semaphore::new(room)),
+            due: Notify::new(),
+            reloaded: Notify::new(),
+            shutdown: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        let engine = Self { shared: Arc::new(shared) };
+        tokio::spawn(engine.clone().keep_leases());
+        tokio::spawn(engine.clone().run_tasks());
+        tokio::spawn(engine.clone().keep_time());
+        tokio::spawn(engine.clone().keep_house());
+        Ok(engine)
+    }
+
+    /// Serves a project from now on. Runs that began with what was served before go on with that.
+    pub async fn serve(&self, project: Project) -> Result<Vec<Unready>, StoreError> {
+        let now = self.now();
+        let versions = self.shared.store.publish(&project.workflows, now).await?;
+        let runner = self.shared.runner.clone();
+        let before = self.served();
+        // Loading adaptors takes time that the runtime's threads need for requests.
+        let prepared = tokio::task::spawn_blocking(move || {
+            let Project { workflows, credentials, .. } = project;
+            let definitions = workflows.into_iter().map(|workflow| {
+                let version = versions.get(&workflow.name).copied().unwrap_or_default();
+                let since = before.workflows.get(&workflow.name).map_or(now, |before| before.since);
+                Arc::new(Definition::prepare(&runner, Arc::new(workflow), version, since, &credentials))
+            });
+            Served::new(definitions.collect(), credentials)
+        });
+        let served = match prepared.await {
+            Ok(served) => served,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        let unready = served.workflows.values().flat_map(|definition| definition.unready()).collect();
+        // A credential may have changed although no workflow did.
+        self.shared.earlier.lock().clear();
+        *self.shared.served.write() = Arc::new(served);
+        self.shared.reloaded.notify_one();
+        self.shared.due.notify_one();
+        Ok(unready)
+    }
+
+    /// What is served now.
+    pub fn served(&self) -> Arc<Served> {
+        self.shared.served.read().clone()
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    pub fn runner(&self) -> &JsRunner {
+        &self.shared.runner
+    }
+
+    pub fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// A version of a workflow, ready to run.
+    async fn definition(&self, version: i64) -> Result<Option<Arc<Definition>>, StoreError> {
+        let served = self.served();
+        let known = served.workflows.values().find(|definition| definition.version == version).cloned();
+        if let Some(known) = known.or_else(|| self.shared.earlier.lock().get(&version).cloned()) {
+            return Ok(Some(known));
+        }
+        let Some(workflow) = self.shared.store.workflow(version).await? else { return Ok(None) };
+        let (runner, now) = (self.shared.runner.clone(), self.now());
+        let prepare = move || Arc::new(Definition::prepare(&runner, workflow, version, now, &served.credentials));
+        let definition = match tokio::task::spawn_blocking(prepare).await {
+            Ok(definition) => definition,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        self.shared.earlier.lock().insert(version, definition.clone());
+        Ok(Some(definition))
+    }
+
+    /// Waits until a run has ended. None: it did not within the time given, or there is no such run.
+    pub async fn end_of(&self, run: RunId, within: Duration) -> Result<Option<RunState>, StoreError> {
+        let end = self.shared.events.end_of(run);
+        // It may have ended before anybody listened.
+        let Some(detail) = self.shared.store.run(run).await? else { return Ok(None) };
+        if detail.run.state.is_final() {
+            return Ok(Some(detail.run.state));
+        }
+        Ok(tokio::time::timeout(within, end.wait()).await.ok().flatten())
+    }
+
+    /// Begins nothing new, and takes in nothing.
+    pub fn begin_shutdown(&self) {
+        self.shared.shutdown.cancel();
+    }
+
+    /// Waits for what is under way, at most so long; what is left is cut, and goes again at the next start.
+    pub async fn drain(&self, within: Duration) {
+        self.begin_shutdown();
+        self.shared.tasks.close();
+        if tokio::time::timeout(within, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.shared.tasks.len(), "attempts still under way are cut and will run again");
+            self.shared.cut.cancel();
+            // Long enough for V8 to give up and for the store to be told.
+            let _ = tokio::time::timeout(Duration::from_secs(10), self.shared.tasks.wait()).await;
+        }
+        self.shared.stopped.cancel();
+        self.shared.runner.pool.drain().await;
+        self.shared.runner.pool.host().save_packs();
+    }
+
+    /// Whether it takes in messages.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.shutdown.is_cancelled()
+    }
+
+    /// The credentials of the project.
+    pub fn credentials(&self) -> BTreeMap<String, serde_json::Value> {
+        self.served().credentials.clone()
+    }
+}

@@ -1,0 +1,47 @@
+//! The server: everything that speaks HTTP.
+//!
+//! It knows the engine and no V8. Ways in are the inbox and webhooks; programs use `/api/v1`, people use the pages, and
+//! whoever watches the service uses health and metrics. Every answer that is an error is a problem document (RFC 9457),
+//! but where an older system's contract says otherwise.
+
+mod access;
+mod api;
+mod body;
+mod connection;
+mod health;
+mod inbox;
+mod metrics;
+mod pages;
+mod problem;
+mod signature;
+mod webhook;
+
+use std::sync::Arc;
+
+use axum::Router;
+
+pub use access::{Access, Scope};
+pub use problem::Problem;
+
+use crate::config::HttpConfig;
+use crate::engine::Engine;
+
+/// What every handler can reach. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    pub engine: Engine,
+    pub access: Arc<Access>,
+    pub config: Arc<HttpConfig>,
+}
+
+/// All routes.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .merge(inbox::routes())
+        .merge(webhook::routes())
+        .merge(api::routes())
+        .merge(pages::routes())
+        .merge(health::routes())
+        .merge(metrics::routes())
+        .with_state(app)
+}

@@ -1,0 +1,159 @@
+//! An isolate on its thread: made there, given one job, dropped there.
+//!
+//! The thread has served other isolates before and will serve others after. What the runtime keeps per thread must not
+//! carry over. The event loop, timers, sockets, blobs and resources belong to the isolate or to its tokio runtime, and
+//! both go with the run. Node's look at the files is kept per thread, and forgotten before each isolate. The symbols
+//! that mark WebCrypto's keys are set anew by each isolate (`setup` in `js/host.js`): those of a dropped isolate would
+//! end the process.
+
+#![allow(unsafe_code)] // malloc_trim
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Instant;
+
+use super::custody::Custody;
+use super::error::{RunError, Severity};
+use super::host::Host;
+use super::limits::{MIB, ThreadClock, Tripwire};
+use super::pack::{Footprint, Pack};
+use super::packages::Packages;
+use super::run::{Isolate, Job, LogSink, Outcome, RunStats};
+use super::threads::Done;
+
+/// After a run that held this much outside V8's heap, memory that malloc keeps for later goes back to the system.
+const LARGE: usize = 16 * MIB;
+
+/// What an isolate is made for.
+pub struct Plan {
+    pub pack: Option<Arc<Pack>>,
+    /// Limit of V8's heap in bytes.
+    pub heap: usize,
+    /// What to load before there is a job.
+    pub footprint: Arc<Footprint>,
+}
+
+/// A run for an isolate.
+pub struct Order {
+    pub job: Job,
+    pub state: String,
+    pub sink: LogSink,
+    /// When the run was asked for.
+    pub asked: Instant,
+    /// Whether the isolate was made before that.
+    pub warm: bool,
+    pub report: Report,
+}
+
+/// Takes the outcome of a run when its isolate is gone and its thread is free.
+pub type Report = Box<dyn FnOnce(Outcome) + Send>;
+
+/// An isolate that was not given a job yet, from outside its thread. Dropped, it goes unused.
+pub struct IsolateThread {
+    orders: Sender<Order>,
+    pub tripwire: Arc<Tripwire>,
+}
+
+impl IsolateThread {
+    /// Starts making an isolate. It can be given its job at once.
+    pub fn start(host: &Host, plan: Plan) -> Result<Self, RunError> {
+        Self::start_and_tell(host, plan, |_| {})
+    }
+
+    /// As [`Self::start`]; `made` is called on the isolate's thread, with false if there is no isolate.
+    pub fn start_and_tell(host: &Host, plan: Plan, made: impl FnOnce(bool) + Send + 'static) -> Result<Self, RunError> {
+        let tripwire = Arc::<Tripwire>::default();
+        let (orders, queue) = mpsc::channel();
+        let task = {
+            let (host, tripwire) = (host.clone(), tripwire.clone());
+            move || {
+                let report = live(&host, &plan, &tripwire, made, &queue);
+                Done { reusable: !tripwire.is_lost(), report }
+            }
+        };
+        match host.threads.run(Box::new(task)) {
+            Ok(()) => Ok(Self { orders, tripwire }),
+            Err(error) => {
+                let message = format!("cannot start a thread for the isolate: {error}");
+                Err(RunError::new("ExecutionError", Severity::Exception, message))
+            }
+        }
+    }
+
+    /// Gives the isolate its job. If its thread is gone, the report is dropped uncalled.
+    pub fn give(self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+}
+
+/// The life of an isolate. Returns what is left to do when the thread is free.
+fn live(
+    host: &Host,
+    plan: &Plan,
+    tripwire: &Arc<Tripwire>,
+    made: impl FnOnce(bool),
+    orders: &Receiver<Order>,
+) -> Box<dyn FnOnce()> {
+    let _custody = Custody::take(tripwire.clone());
+    Packages::refresh();
+    let served = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(make_and_serve(host, plan, tripwire, made, orders)),
+        Err(error) => refuse(orders, format!("cannot start the isolate's event loop: {error}")),
+    };
+    Box::new(move || {
+        let Some((report, outcome)) = served else { return };
+        let large = outcome.stats.buffers + outcome.state.as_ref().map_or(0, String::len) > LARGE;
+        report(outcome);
+        if large {
+            release_memory();
+        }
+    })
+}
+
+async fn make_and_serve(
+    host: &Host,
+    plan: &Plan,
+    tripwire: &Arc<Tripwire>,
+    made: impl FnOnce(bool),
+    orders: &Receiver<Order>,
+) -> Option<(Report, Outcome)> {
+    let clock = ThreadClock::current();
+    let mut cpu = clock.now();
+    let start = Instant::now();
+    let isolate = Isolate::create(host, plan, tripwire.clone());
+    let create = start.elapsed();
+    made(isolate.is_ok());
+    let mut isolate = match isolate {
+        Ok(isolate) => isolate,
+        Err(message) => return refuse(orders, message),
+    };
+    // Blocks the thread: before it has a job, the isolate has nothing else to do.
+    let Order { job, state, sink, asked, warm, report } = orders.recv().ok()?;
+    let mut stats = RunStats { warm, waited: asked.elapsed(), ..RunStats::default() };
+    if warm {
+        cpu = clock.now();
+    } else {
+        stats.create = create;
+    }
+    let mut outcome = isolate.run(&job, state, sink, stats).await;
+    let start = Instant::now();
+    drop(isolate);
+    outcome.stats.teardown = start.elapsed();
+    outcome.stats.cpu = clock.now() - cpu;
+    Some((report, outcome))
+}
+
+/// Waits for a job only to say that there is no isolate for it.
+fn refuse(orders: &Receiver<Order>, message: String) -> Option<(Report, Outcome)> {
+    let order = orders.recv().ok()?;
+    Some((order.report, Outcome::exception(message)))
+}
+
+/// A thread that goes on keeps its malloc arena, and the arena what was freed in it.
+fn release_memory() {
+    // SAFETY: only touches memory that nobody has allocated.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,365 @@
+//! A bounded number of runs at a time, in isolates that are made ahead.
+//!
+//! A run's isolate is never used again, so its making is part of every run, unless it was made before the run came. The
+//! pool keeps such spares for the adaptor sets used last: bootstrapped, with the parts of the runtime loaded and the
+//! adaptors' code compiled that the run before needed. No code of an adaptor has run in a spare: what an adaptor finds
+//! when it is loaded, such as the time, is of its run.
+//!
+//! Spares are made one at a time, and only while a slot is free: a pool at its limit has better use for the processor.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::custody::{self, Vigil};
+use super::error::{RunError, Severity};
+use super::host::{AdaptorKey, AdaptorSet, Host, adaptor_key};
+use super::isolate_thread::{IsolateThread, Order, Plan};
+use super::limits::{Limits, Stop};
+use super::run::{Job, LogSink, Outcome};
+use super::spares::{Kind, Spares};
+
+/// How many isolates a pool may hold.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// Runs at once, at least one.
+    pub size: usize,
+    /// Warm isolates for each of the adaptor sets used last.
+    pub spares_per_set: usize,
+    /// Warm isolates altogether. The set used longest ago loses its own first.
+    pub spares: usize,
+}
+
+impl Default for PoolOptions {
+    /// As many runs as the machine has cores, at least two, and a spare for each of twice as many adaptor sets.
+    fn default() -> Self {
+        let size = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        Self { size, spares_per_set: 1, spares: 2 * size }
+    }
+}
+
+/// What a pool holds and has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Runs that are possible at once.
+    pub size: usize,
+    /// Runs under way.
+    pub running: usize,
+    /// Callers who wait for a slot.
+    pub waiting: usize,
+    /// Warm isolates that wait for a run.
+    pub spares: usize,
+    /// Isolates made since the start.
+    pub created: u64,
+    /// Runs that found a warm isolate.
+    pub warm_runs: u64,
+    /// Runs that had to have one made.
+    pub cold_runs: u64,
+    /// Threads given up with runs that V8 could not end.
+    pub lost: u64,
+    /// Bytes in ArrayBuffers of all isolates of the host.
+    pub buffers: usize,
+}
+
+/// Runs jobs, a bounded number at a time. Cheap to clone; must be used within a tokio runtime.
+#[derive(Clone)]
+pub struct IsolatePool(Arc<Pool>);
+
+struct Pool {
+    host: Host,
+    size: usize,
+    slots: Arc<Semaphore>,
+    spares: Mutex<Spares<IsolateThread>>,
+    draining: CancellationToken,
+    running: AtomicUsize,
+    waiting: AtomicUsize,
+    created: AtomicU64,
+    warm_runs: AtomicU64,
+    cold_runs: AtomicU64,
+}
+
+impl IsolatePool {
+    pub fn new(host: Host, options: PoolOptions) -> Self {
+        let size = options.size.max(1);
+        Self(Arc::new(Pool {
+            host,
+            size,
+            slots: Arc::new(Semaphore::new(size)),
+            spares: Mutex::new(Spares::new(options.spares_per_set, options.spares)),
+            draining: CancellationToken::new(),
+            running: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            created: AtomicU64::new(0),
+            warm_runs: AtomicU64::new(0),
+            cold_runs: AtomicU64::new(0),
+        }))
+    }
+
+    /// The host whose adaptors the jobs use.
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    /// Slots that are free at this moment.
+    pub fn available(&self) -> usize {
+        if self.0.draining.is_cancelled() { 0 } else { self.0.slots.available_permits() }
+    }
+
+    /// The right to one run. Waits until there is one, first come, first served. None once the pool is drained.
+    pub async fn slot(&self) -> Option<Slot> {
+        let waiting = Counted::new(&self.0.waiting);
+        let permit = tokio::select! {
+            biased;
+            () = self.0.draining.cancelled() => return None,
+            permit = self.0.slots.clone().acquire_owned() => permit.ok()?,
+        };
+        drop(waiting);
+        Some(Slot { pool: self.0.clone(), permit })
+    }
+
+    /// As [`Self::slot`], without waiting. None also if all slots are taken.
+    pub fn try_slot(&self) -> Option<Slot> {
+        if self.0.draining.is_cancelled() {
+            return None;
+        }
+        let permit = self.0.slots.clone().try_acquire_owned().ok()?;
+        Some(Slot { pool: self.0.clone(), permit })
+    }
+
+    /// Waits for a slot and runs the job in it. Dropped, the future takes the run with it.
+    pub fn run(
+        &self,
+        job: Job,
+        state: String,
+        sink: LogSink,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Outcome> + Send + 'static {
+        let pool = self.clone();
+        let asked = Instant::now();
+        async move {
+            let slot = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return cancelled(),
+                slot = pool.slot() => slot,
+            };
+            match slot {
+                Some(slot) => slot.start(asked, job, state, sink, cancel).await,
+                None => Outcome::exception("fnhost is shutting down and starts no more runs"),
+            }
+        }
+    }
+
+    /// Gets a set of adaptors ready before it is needed: on disk, as [`Host::warm`] does, and with spares for the usual
+    /// limit of the heap.
+    pub async fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
+        let host = self.0.host.clone();
+        let specifiers = specifiers.to_vec();
+        let kind = Kind { adaptors: adaptor_key(&specifiers), heap: Limits::default().heap };
+        blocking(move || host.warm(&specifiers)).await?;
+        self.0.spares().touch(&kind);
+        self.0.tend();
+        Ok(())
+    }
+
+    pub fn stats(&self) -> PoolStats {
+        let pool = &self.0;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PoolStats {
+            size: pool.size,
+            running: pool.running.load(Ordering::Relaxed),
+            waiting: pool.waiting.load(Ordering::Relaxed),
+            spares: pool.spares().len(),
+            created: count(&pool.created),
+            warm_runs: count(&pool.warm_runs),
+            cold_runs: count(&pool.cold_runs),
+            lost: pool.host.threads.lost(),
+            buffers: pool.host.buffers.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Gives out no more slots, waits for the runs under way, and ends spares and threads. To hurry, cancel the runs.
+    pub async fn drain(&self) {
+        self.0.draining.cancel();
+        // Never fails: nothing closes the semaphore.
+        let all = self.0.slots.acquire_many(self.0.size as u32).await;
+        self.0.spares().clear();
+        let threads = self.0.host.threads.clone();
+        let _ = tokio::task::spawn_blocking(move || threads.end()).await;
+        drop(all);
+    }
+}
+
+impl Pool {
+    fn spares(&self) -> MutexGuard<'_, Spares<IsolateThread>> {
+        self.spares.lock().expect("nothing panics while it holds the spares")
+    }
+
+    /// Runs a job, and stops it when it is cancelled.
+    async fn supervise(
+        self: &Arc<Self>,
+        asked: Instant,
+        job: Job,
+        state: String,
+        sink: LogSink,
+        cancel: &CancellationToken,
+    ) -> Outcome {
+        if cancel.is_cancelled() {
+            return cancelled();
+        }
+        let kind = Kind { adaptors: adaptor_key(&job.adaptors), heap: job.limits.heap };
+        let started = match self.adaptors(&kind.adaptors).await {
+            Ok(set) => self.isolate(&set, &kind).map(|(isolate, warm)| (set, isolate, warm)),
+            Err(error) => Err(error),
+        };
+        let (set, isolate, warm) = match started {
+            Ok(started) => started,
+            Err(error) => return Outcome::failed(error),
+        };
+        let vigil = Vigil::new(isolate.tripwire.clone(), job.limits.clone());
+        let (sender, outcome) = oneshot::channel();
+        let report = Box::new(move |outcome| drop(sender.send(outcome)));
+        isolate.give(Order { job, state, sink, asked, warm, report });
+        self.tend();
+        match custody::watch(outcome, &self.host.threads, vigil, cancel).await {
+            Ok(mut outcome) => {
+                let footprint = std::mem::take(&mut outcome.footprint);
+                if let Some(pack) = set.pack.as_ref().filter(|_| outcome.error.is_none()) {
+                    pack.set_footprint(footprint);
+                }
+                outcome
+            }
+            Err(lost) => Outcome::failed(lost),
+        }
+    }
+
+    async fn adaptors(&self, key: &AdaptorKey) -> Result<Arc<AdaptorSet>, RunError> {
+        if let Some(set) = self.host.prepared(key) {
+            return Ok(set);
+        }
+        let (host, key) = (self.host.clone(), key.clone());
+        blocking(move || host.prepare(&key)).await
+    }
+
+    /// Makes one more spare if one is wanted and fewer runs are under way than may be, and when it is made looks again.
+    fn tend(self: &Arc<Self>) {
+        if self.running.load(Ordering::Relaxed) >= self.size || self.draining.is_cancelled() {
+            return;
+        }
+        let mut spares = self.spares();
+        let Some(kind) = spares.wanted() else { return };
+        // Runs prepare their adaptors; what is still being prepared is looked at again after the run.
+        let Some(set) = self.host.prepared(&kind.adaptors) else { return };
+        let made = {
+            let pool = Arc::downgrade(self);
+            move |made| {
+                let Some(pool) = pool.upgrade() else { return };
+                pool.spares().finish(made);
+                pool.tend();
+            }
+        };
+        if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, plan(&set, kind.heap, true), made) {
+            self.created.fetch_add(1, Ordering::Relaxed);
+            spares.begin(kind, isolate);
+        }
+    }
+
+    /// A spare, or an isolate that is only being made. The second value tells whether it is a spare.
+    fn isolate(self: &Arc<Self>, set: &AdaptorSet, kind: &Kind) -> Result<(IsolateThread, bool), RunError> {
+        let spare = self.spares().take(kind);
+        if let Some(isolate) = spare.filter(|spare| !spare.tripwire.is_lost()) {
+            self.warm_runs.fetch_add(1, Ordering::Relaxed);
+            return Ok((isolate, true));
+        }
+        let isolate = IsolateThread::start(&self.host, plan(set, kind.heap, false))?;
+        self.cold_runs.fetch_add(1, Ordering::Relaxed);
+        self.created.fetch_add(1, Ordering::Relaxed);
+        Ok((isolate, false))
+    }
+}
+
+fn plan(set: &AdaptorSet, heap: usize, ahead: bool) -> Plan {
+    let footprint = set.pack.as_ref().filter(|_| ahead).map(|pack| pack.footprint()).unwrap_or_default();
+    Plan { pack: set.pack.clone(), heap, footprint }
+}
+
+/// One that is counted until it is dropped.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The right to one run. Goes back when it is dropped.
+pub struct Slot {
+    pool: Arc<Pool>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    /// Starts a run. It ends early when `cancel` says so or the future is dropped; either way the slot stays taken until
+    /// the isolate is gone.
+    pub fn run(self, job: Job, state: String, sink: LogSink, cancel: CancellationToken) -> Running {
+        self.start(Instant::now(), job, state, sink, cancel)
+    }
+
+    fn start(self, asked: Instant, job: Job, state: String, sink: LogSink, cancel: CancellationToken) -> Running {
+        let cancel = cancel.child_token();
+        let guard = cancel.clone().drop_guard();
+        let (sender, outcome) = oneshot::channel();
+        tokio::spawn(async move {
+            let Self { pool, permit } = self;
+            let running = Counted::new(&pool.running);
+            let outcome = pool.supervise(asked, job, state, sink, &cancel).await;
+            drop(running);
+            // Whoever hears of the outcome finds the slot free.
+            drop(permit);
+            // Nobody may be listening any more.
+            let _ = sender.send(outcome);
+            pool.tend();
+        });
+        Running { outcome, _guard: guard }
+    }
+}
+
+/// A run under way. Dropped, it takes the run with it.
+pub struct Running {
+    outcome: oneshot::Receiver<Outcome>,
+    _guard: DropGuard,
+}
+
+impl Future for Running {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let outcome = Pin::new(&mut self.outcome).poll(context);
+        outcome.map(|outcome| outcome.unwrap_or_else(|_| Outcome::exception("the run was dropped with its supervisor")))
+    }
+}
+
+fn cancelled() -> Outcome {
+    Outcome::failed(RunError::stopped(Stop::Cancelled, &Limits::default()))
+}
+
+/// Runs what blocks on a thread where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RunError> + Send + 'static,
+) -> Result<T, RunError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        let message = format!("preparing the adaptors failed: {error}");
+        Err(RunError::new("ExecutionError", Severity::Exception, message))
+    })
+}

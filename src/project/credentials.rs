@@ -1,0 +1,239 @@
+//! The credentials of a project: written in it, in files beside it, and with secrets taken from the environment.
+//!
+//! No value that passes through here is ever part of a message.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::dotenv;
+use super::files::{FileError, Files};
+use super::problem::{Problems, Source, did_you_mean, quoted};
+use super::reader::Reader;
+use super::yaml::{self, Kind, Node};
+
+/// Where `${NAME}` comes from.
+pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+#[derive(Default)]
+pub(super) struct Credentials {
+    pub values: BTreeMap<String, Value>,
+    /// Named without a value: an export writes `******` for what it leaves out.
+    placeholders: BTreeSet<String>,
+    /// Used, and not in the project.
+    pub lacking: BTreeSet<String>,
+}
+
+impl Credentials {
+    /// Something in the project uses the credential `name`.
+    pub fn use_from(&mut self, name: &str, span: &Range<usize>, reader: &mut Reader) {
+        if self.values.contains_key(name) {
+            return;
+        }
+        self.lacking.insert(name.to_owned());
+        if !self.placeholders.contains(name) {
+            let known = self.values.keys().chain(&self.placeholders).map(String::as_str);
+            let hint = did_you_mean(name, known)
+                .unwrap_or_else(|| "add it to `credentials`, or put it into the service's store".into());
+            reader.warning(span, format!("the credential {} is not in the project", quoted(name)), hint);
+        }
+    }
+
+    pub fn read(node: &Node, reader: &mut Reader, files: &mut Files, variables: Variables) -> Self {
+        let mut credentials = Self::default();
+        for entry in reader.entries(node, "`credentials`", "a mapping of names and credentials") {
+            let what = format!("the credential {}", quoted(&entry.key));
+            match value(&entry.value, &what, reader, files, variables) {
+                Some(value) => {
+                    credentials.values.insert(entry.key.clone(), value);
+                }
+                None => {
+                    credentials.placeholders.insert(entry.key.clone());
+                }
+            }
+        }
+        credentials
+    }
+}
+
+/// What becomes `state.configuration`; None if it is not in the project.
+fn value(node: &Node, what: &str, reader: &mut Reader, files: &mut Files, variables: Variables) -> Option<Value> {
+    if let Some(text) = node.as_text() {
+        if is_placeholder(text) {
+            let hint = "write it into the project, or put it into the service's store";
+            reader.warning(&node.span, format!("{what} is only a placeholder"), hint);
+            return None;
+        }
+        let Some(path) = path(text) else {
+            reader.wrong_type(node, what, "its names and values as a mapping, or `file://` and a path");
+            return Some(Value::Null);
+        };
+        return Some(from_file(path, node, what, reader, files, variables).unwrap_or_default());
+    }
+    if node.is_null() {
+        return None;
+    }
+    if !matches!(node.kind, Kind::Map(_)) {
+        reader.wrong_type(node, what, "its names and values as a mapping, or `file://` and a path");
+        return Some(Value::Null);
+    }
+    let value = expanded(node, what, reader, variables);
+    if holds_placeholder(&value) {
+        let hint = "write the value into the project, or the whole credential into the service's store";
+        reader.warning(&node.span, format!("{what} holds a placeholder for a value"), hint);
+        return None;
+    }
+    Some(value)
+}
+
+/// The path in a text that names a file.
+fn path(text: &str) -> Option<&str> {
+    let is_path = |text: &str| !text.contains('\n') && [".json", ".yaml", ".yml"].iter().any(|end| text.ends_with(end));
+    text.strip_prefix("file://").or_else(|| is_path(text).then_some(text))
+}
+
+fn from_file(
+    path: &str,
+    node: &Node,
+    what: &str,
+    reader: &mut Reader,
+    files: &mut Files,
+    variables: Variables,
+) -> Option<Value> {
+    let mut source = match files.read(path) {
+        Ok(source) => source,
+        Err(FileError::Named { message, hint }) => {
+            reader.error_with_hint(&node.span, format!("{what}: {message}"), hint);
+            return None;
+        }
+        Err(FileError::Itself(problem)) => {
+            reader.problems.error(problem);
+            return None;
+        }
+    };
+    source.keep_secret(0..source.text.len());
+    read_source(&source, what, reader.problems, variables)
+}
+
+/// A credential that is a file of its own.
+pub(super) fn read_source(source: &Source, what: &str, problems: &mut Problems, variables: Variables) -> Option<Value> {
+    let document = yaml::parse(&source.text);
+    let mut reader = Reader { source, problems };
+    reader.faults(document.faults);
+    let root = document.root?;
+    if !matches!(root.kind, Kind::Map(_)) {
+        reader.wrong_type(&root, what, "names and values, such as `username: jo`");
+        return None;
+    }
+    Some(expanded(&root, what, &mut reader, variables))
+}
+
+/// The value with its variables filled in; those that are not set are errors.
+fn expanded(node: &Node, what: &str, reader: &mut Reader, variables: Variables) -> Value {
+    let mut unset: Vec<(Range<usize>, String)> = Vec::new();
+    let value = node.to_value_with(&mut |node, text| {
+        expand(text, variables, &mut |complaint| unset.push((node.span.clone(), complaint)))
+    });
+    for (span, complaint) in unset {
+        let hint = "set it in the environment or in .env, give a default as in ${NAME:-default}, or write $${ for ${";
+        reader.error_with_hint(&span, format!("{what}: {complaint}"), hint);
+    }
+    value
+}
+
+/// Fills in `${NAME}` and `${NAME:-default}`; `$${` stands for `${`.
+fn expand(text: &str, variables: Variables, complain: &mut dyn FnMut(String)) -> String {
+    let mut expanded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, inside) = (&rest[..at], &rest[at + 2..]);
+        if let Some(before) = before.strip_suffix('$') {
+            expanded.push_str(before);
+            expanded.push_str("${");
+            rest = inside;
+            continue;
+        }
+        expanded.push_str(before);
+        let Some((reference, after)) = inside.split_once('}') else {
+            complain("a `${` has no `}`".into());
+            return expanded;
+        };
+        rest = after;
+        let (name, default) = match reference.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (reference, None),
+        };
+        // What is no name may be a part of a secret.
+        if !dotenv::is_name(name) {
+            complain("what stands in a `${…}` is not the name of a variable".into());
+            continue;
+        }
+        match (variables(name), default) {
+            (Some(value), None) => expanded.push_str(&value),
+            (Some(value), Some(_)) if !value.is_empty() => expanded.push_str(&value),
+            (_, Some(default)) => expanded.push_str(default),
+            (None, None) => complain(format!("the variable {} is not set", quoted(name))),
+        }
+    }
+    expanded.push_str(rest);
+    expanded
+}
+
+/// What OpenFn's platform writes in place of a secret that it does not export.
+fn is_placeholder(text: &str) -> bool {
+    text.len() >= 6 && text.bytes().all(|byte| byte == b'*')
+}
+
+fn holds_placeholder(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_placeholder(text),
+        Value::Array(items) => items.iter().any(holds_placeholder),
+        Value::Object(members) => members.values().any(holds_placeholder),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(text: &str) -> (String, Vec<String>) {
+        let variables = |name: &str| match name {
+            "A" => Some("one".to_owned()),
+            "EMPTY" => Some(String::new()),
+            "ODD" => Some("${A}".to_owned()),
+            _ => None,
+        };
+        let mut complaints = Vec::new();
+        let text = expand(text, &variables, &mut |complaint| complaints.push(complaint));
+        (text, complaints)
+    }
+
+    #[test]
+    fn variables_are_filled_in_once() {
+        for (text, expected) in [
+            ("", ""),
+            ("$A {A} $", "$A {A} $"),
+            ("<${A}${A}>", "<oneone>"),
+            ("${EMPTY}.", "."),
+            ("${EMPTY:-two}", "two"),
+            ("${NONE:-two words: }.", "two words: ."),
+            ("${NONE:-}", ""),
+            ("$${A} $$${A}", "${A} $${A}"),
+            ("${ODD}", "${A}"),
+        ] {
+            assert_eq!(expanded(text), (expected.to_owned(), vec![]), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_what_is_no_name_is_not() {
+        assert_eq!(expanded("${NONE}${NULL}").1, ["the variable `NONE` is not set", "the variable `NULL` is not set"]);
+        for secret in ["pa${hunter2 x}ss", "pa${hun-ter2", "${}"] {
+            let complaints = expanded(secret).1;
+            assert_eq!(complaints.len(), 1);
+            assert!(!complaints[0].contains("hun"), "{complaints:?}");
+        }
+    }
+}

@@ -1,0 +1,882 @@
+//! What every store must do, whichever database is below: each function is one behaviour, given an empty store.
+//! [`every_behaviour`] makes a test of each.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::model::{
+    AttemptOutcome, Dialect, Failure, JsStep, Priority, Request, RetryPolicy, Severity, Step, StepKind, TaskInput,
+    Usage,
+};
+
+/// Makes a test of every behaviour; `$open` gives an empty store, and something that keeps it alive.
+macro_rules! every_behaviour {
+    ($open:path: $($name:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let (store, _home) = $open();
+            $crate::store::suite::$name(store).await;
+        }
+    )*};
+    ($open:path) => {
+        $crate::store::suite::every_behaviour! { $open:
+            what_was_admitted_is_claimed_once
+            a_repeated_message_answers_with_the_first_ones_runs
+            a_tick_happens_once_and_in_order
+            a_lone_run_makes_ticks_overlap
+            urgent_tasks_go_first_and_workflows_take_turns
+            a_flood_of_one_workflow_does_not_hold_up_another
+            an_allowance_is_kept
+            a_claim_says_when_to_come_again
+            a_run_goes_on_until_its_last_task_has_ended
+            a_retry_waits_for_its_time
+            a_dead_task_fails_its_run_until_it_is_sent_on_its_way_again
+            a_failure_that_is_left_fails_the_run
+            dead_tasks_are_redriven_by_condition
+            only_the_holder_of_a_lease_can_settle
+            a_lost_lease_is_taken_over
+            a_released_task_counts_no_attempt
+            cancelling_stops_what_waits_and_keeps_what_ran
+            a_step_that_was_cancelled_cancels_its_run
+            lists_are_read_page_by_page
+            runs_are_found_by_what_is_known_of_them
+            messages_are_found_by_what_is_known_of_them
+            tasks_are_found_by_what_is_known_of_them
+            old_things_are_forgotten
+            what_is_needed_is_not_forgotten
+            a_definition_keeps_its_version_until_it_changes
+            a_cursor_is_what_the_last_success_left
+            the_queue_is_counted_by_workflow
+            the_latest_time_is_known
+            credentials_are_kept_sealed
+            a_revoked_token_is_no_token
+            many_at_once_lose_and_repeat_nothing
+        }
+    };
+}
+pub(crate) use every_behaviour;
+
+type Shared = Arc<dyn Store>;
+
+/// A moment; others are seconds from it.
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(1_800_000_000_000_000 + seconds * 1_000_000)
+}
+
+fn message(topic: &str, data: &str) -> Message {
+    Message {
+        id: MessageId::new(),
+        topic: topic.into(),
+        data: data.into(),
+        body: None,
+        request: Request { method: "POST".into(), path: "/inbox".into(), ..Request::default() },
+        received_at: at(0),
+        deliver_at: None,
+        dedupe_key: None,
+    }
+}
+
+fn run(workflow: &str) -> Run {
+    Run {
+        id: RunId::new(),
+        workflow: workflow.into(),
+        version: 1,
+        trigger: None,
+        message: None,
+        retry_of: None,
+        state: RunState::Pending,
+        priority: Priority::Normal,
+        created_at: at(0),
+        started_at: None,
+        finished_at: None,
+        failure: None,
+        traceparent: None,
+    }
+}
+
+fn task(run: &Run, step: &str) -> Task {
+    Task {
+        id: TaskId::new(),
+        run: run.id,
+        workflow: run.workflow.clone(),
+        step: step.into(),
+        state: TaskState::Queued,
+        run_at: run.created_at,
+        priority: run.priority,
+        attempts: 0,
+        input: TaskInput::State("{}".into()),
+        created_at: run.created_at,
+    }
+}
+
+fn start(run: Run) -> NewRun {
+    let tasks = vec![task(&run, "a")];
+    NewRun { run, tasks }
+}
+
+async fn admit(store: &Shared, runs: Vec<NewRun>) {
+    let admitted = store.admit(Intake { runs, ..Intake::default() }).await.unwrap();
+    assert_eq!(admitted, Admitted::New);
+}
+
+/// Admits a run of one task, and gives its id.
+async fn admit_one(store: &Shared, workflow: &str) -> RunId {
+    let new = start(run(workflow));
+    let id = new.run.id;
+    admit(store, vec![new]).await;
+    id
+}
+
+fn wish(now: Timestamp, limit: usize) -> Claim {
+    Claim {
+        owner: "me".into(),
+        now,
+        lease_until: now.saturating_add(Duration::from_secs(60)),
+        limit,
+        allowance: HashMap::new(),
+        running: HashMap::new(),
+    }
+}
+
+async fn claim(store: &Shared, now: Timestamp, limit: usize) -> Vec<ClaimedTask> {
+    store.claim(wish(now, limit)).await.unwrap().tasks
+}
+
+async fn claim_one(store: &Shared, now: Timestamp) -> ClaimedTask {
+    let mut tasks = claim(store, now, 1).await;
+    tasks.pop().expect("a task that is due")
+}
+
+fn workflows(claimed: &[ClaimedTask]) -> Vec<&str> {
+    claimed.iter().map(|claimed| claimed.task.workflow.as_str()).collect()
+}
+
+fn settlement(claimed: &ClaimedTask, then: Then) -> Settlement {
+    let failed = matches!(then, Then::Retry { .. } | Then::Dead);
+    let attempt = Attempt {
+        id: AttemptId::new(),
+        task: claimed.task.id,
+        number: claimed.task.attempts,
+        started_at: claimed.lease_started,
+        finished_at: claimed.lease_started.saturating_add(Duration::from_secs(1)),
+        outcome: if failed { AttemptOutcome::Failure } else { AttemptOutcome::Success },
+        failure: failed.then(|| Failure::new("AdaptorError", Severity::Fail, "the server said no")),
+        usage: Usage { cpu_us: 7, heap: 8, buffers: 9 },
+    };
+    let output = (!failed).then(|| r#"{"data":1}"#.to_owned());
+    Settlement { owner: "me".into(), attempt, output, log: "{}\n".into(), keep_cursor: false, then }
+}
+
+fn done() -> Then {
+    Then::Next { state: TaskState::Completed, tasks: vec![] }
+}
+
+async fn settle(store: &Shared, claimed: &ClaimedTask, then: Then) -> Settled {
+    store.settle(settlement(claimed, then)).await.unwrap()
+}
+
+async fn detail(store: &Shared, run: RunId) -> RunDetail {
+    store.run(run).await.unwrap().expect("the run")
+}
+
+fn first<Id>(limit: usize) -> PageRequest<Id> {
+    PageRequest { after: None, limit }
+}
+
+async fn found_runs(store: &Shared, filter: RunFilter) -> Vec<RunId> {
+    let page = store.runs(filter, first(100)).await.unwrap();
+    assert!(page.next.is_none());
+    page.items.into_iter().map(|run| run.id).collect()
+}
+
+pub async fn what_was_admitted_is_claimed_once(store: Shared) {
+    let message = Message { body: Some(vec![0, 255]), dedupe_key: Some("k".into()), ..message("inbox", r#"{"a":1}"#) };
+    let run = Run { message: Some(message.id), trigger: Some("t".into()), traceparent: Some("00".into()), ..run("w") };
+    let task = Task { input: TaskInput::Message, ..task(&run, "a") };
+    let new = NewRun { run: run.clone(), tasks: vec![task.clone()] };
+    let intake = Intake { message: Some(message.clone()), tick: None, runs: vec![new] };
+    assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
+
+    let kept = store.message(message.id).await.unwrap().unwrap();
+    assert_eq!((kept.data, kept.body, kept.request), (message.data, message.body, message.request));
+    assert_eq!((kept.topic, kept.received_at, kept.dedupe_key), ("inbox".into(), at(0), Some("k".into())));
+
+    let claimed = claim_one(&store, at(1)).await;
+    assert_eq!((claimed.task.id, claimed.task.state, claimed.task.attempts), (task.id, TaskState::Running, 1));
+    assert_eq!((claimed.task.input, claimed.forgiven, claimed.lease_started), (TaskInput::Message, 0, at(1)));
+    assert_eq!((claimed.run.id, claimed.run.state, claimed.run.started_at), (run.id, RunState::Running, Some(at(1))));
+    assert_eq!((claimed.run.trigger, claimed.run.traceparent), (run.trigger, run.traceparent));
+    assert!(claim(&store, at(2), 10).await.is_empty());
+}
+
+pub async fn a_repeated_message_answers_with_the_first_ones_runs(store: Shared) {
+    let keyed = |topic: &str, key: &str| Message { dedupe_key: Some(key.into()), ..message(topic, "{}") };
+    let intake = |message: Message| {
+        let run = Run { message: Some(message.id), ..run("w") };
+        Intake { message: Some(message), tick: None, runs: vec![start(run)] }
+    };
+    let one = intake(keyed("inbox", "1"));
+    let id = one.message.as_ref().unwrap().id;
+    let runs = vec![(one.runs[0].run.id, "w".to_owned())];
+    assert_eq!(store.admit(one.clone()).await.unwrap(), Admitted::New);
+    let duplicate = Admitted::Duplicate { message: id, runs };
+    assert_eq!(store.admit(intake(keyed("inbox", "1"))).await.unwrap(), duplicate);
+    // Sent again by a caller that did not get the answer.
+    assert_eq!(store.admit(one).await.unwrap(), duplicate);
+    assert_eq!(store.admit(intake(keyed("inbox", "2"))).await.unwrap(), Admitted::New);
+    assert_eq!(store.admit(intake(keyed("other", "1"))).await.unwrap(), Admitted::New);
+    assert_eq!(store.admit(intake(message("inbox", "{}"))).await.unwrap(), Admitted::New);
+    assert_eq!(store.admit(intake(message("inbox", "{}"))).await.unwrap(), Admitted::New);
+    assert_eq!(claim(&store, at(1), 100).await.len(), 5);
+    let topics = store.topics().await.unwrap();
+    let counts: Vec<_> = topics.iter().map(|topic| (topic.topic.as_str(), topic.messages)).collect();
+    assert_eq!(counts, [("inbox", 4), ("other", 1)]);
+}
+
+fn tick(seconds: i64, alone: bool) -> Intake {
+    let tick = Tick { trigger: "nightly".into(), scheduled_at: at(seconds), alone };
+    Intake { message: None, tick: Some(tick), runs: vec![start(run("w"))] }
+}
+
+pub async fn a_tick_happens_once_and_in_order(store: Shared) {
+    assert_eq!(store.last_tick("nightly").await.unwrap(), None);
+    for (seconds, admitted) in
+        [(10, Admitted::New), (10, Admitted::Stale), (5, Admitted::Stale), (11, Admitted::New), (11, Admitted::Stale)]
+    {
+        assert_eq!(store.admit(tick(seconds, false)).await.unwrap(), admitted, "{seconds}");
+    }
+    assert_eq!(store.last_tick("nightly").await.unwrap(), Some(at(11)));
+    assert_eq!(claim(&store, at(20), 10).await.len(), 2);
+}
+
+pub async fn a_lone_run_makes_ticks_overlap(store: Shared) {
+    admit_one(&store, "other").await;
+    assert_eq!(store.admit(tick(10, true)).await.unwrap(), Admitted::New);
+    assert_eq!(store.admit(tick(11, true)).await.unwrap(), Admitted::Overlap);
+    assert_eq!(store.admit(tick(11, true)).await.unwrap(), Admitted::Stale);
+    for claimed in claim(&store, at(20), 10).await {
+        settle(&store, &claimed, done()).await;
+    }
+    assert_eq!(store.admit(tick(12, true)).await.unwrap(), Admitted::New);
+}
+
+pub async fn urgent_tasks_go_first_and_workflows_take_turns(store: Shared) {
+    for workflow in ["a", "a", "a", "b", "c"] {
+        admit_one(&store, workflow).await;
+    }
+    admit(&store, vec![start(Run { priority: Priority::Immediate, created_at: at(1), ..run("c") })]).await;
+    let claimed = claim(&store, at(5), 10).await;
+    assert_eq!(claimed[0].task.priority, Priority::Immediate);
+    assert_eq!(workflows(&claimed), ["c", "a", "b", "c", "a", "a"]);
+}
+
+pub async fn a_flood_of_one_workflow_does_not_hold_up_another(store: Shared) {
+    for _ in 0..20 {
+        admit_one(&store, "flood").await;
+    }
+    admit(
+        &store,
+        vec![start(Run { created_at: at(1), ..run("late") }), start(Run { created_at: at(1), ..run("late") })],
+    )
+    .await;
+    // One place, taken again and again.
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        let claimed = claim_one(&store, at(5)).await;
+        settle(&store, &claimed, done()).await;
+        order.push(claimed.task.workflow);
+    }
+    assert_eq!(order, ["flood", "late", "flood", "late"]);
+    // Two of the flood are under way for a long time: others first.
+    admit_one(&store, "late").await;
+    admit_one(&store, "late").await;
+    let running = HashMap::from([("flood".to_owned(), 2)]);
+    let claimed = store.claim(Claim { running, ..wish(at(5), 3) }).await.unwrap().tasks;
+    assert_eq!(workflows(&claimed), ["late", "late", "flood"]);
+}
+
+pub async fn an_allowance_is_kept(store: Shared) {
+    for workflow in ["a", "a", "a", "b", "b", "none"] {
+        admit_one(&store, workflow).await;
+    }
+    let allowance = HashMap::from([("a".to_owned(), 2), ("none".to_owned(), 0)]);
+    let claimed = store.claim(Claim { allowance, ..wish(at(5), 10) }).await.unwrap().tasks;
+    assert_eq!(workflows(&claimed), ["a", "b", "a", "b"]);
+}
+
+pub async fn a_claim_says_when_to_come_again(store: Shared) {
+    assert_eq!(store.claim(wish(at(0), 1)).await.unwrap().next_due, None);
+    let later = |seconds, priority| {
+        let run = Run { priority, ..run("w") };
+        let task = Task { state: TaskState::Scheduled, run_at: at(seconds), ..task(&run, "a") };
+        NewRun { run, tasks: vec![task] }
+    };
+    admit(&store, vec![later(30, Priority::Normal), later(20, Priority::Immediate), later(10, Priority::Normal)]).await;
+    let claimed = store.claim(wish(at(9), 5)).await.unwrap();
+    assert_eq!((claimed.tasks.len(), claimed.next_due), (0, Some(at(10))));
+    let claimed = store.claim(wish(at(10), 5)).await.unwrap();
+    assert_eq!((claimed.tasks.len(), claimed.next_due), (1, Some(at(20))));
+    let claimed = store.claim(wish(at(30), 1)).await.unwrap();
+    assert_eq!((claimed.tasks.len(), claimed.next_due), (1, None));
+}
+
+pub async fn a_run_goes_on_until_its_last_task_has_ended(store: Shared) {
+    let id = admit_one(&store, "w").await;
+    let first = claim_one(&store, at(1)).await;
+    let next = vec![task(&first.run, "b"), task(&first.run, "c")];
+    let wanted = settlement(&first, Then::Next { state: TaskState::Completed, tasks: next });
+    let attempt = wanted.attempt.clone();
+    assert_eq!(store.settle(wanted).await.unwrap(), Settled::Open);
+    let claimed = claim(&store, at(2), 10).await;
+    assert_eq!(claimed.len(), 2);
+    assert_eq!(settle(&store, &claimed[0], done()).await, Settled::Open);
+    let handled = Then::Next { state: TaskState::Failed, tasks: vec![] };
+    assert_eq!(settle(&store, &claimed[1], handled).await, Settled::Finished(RunState::Completed));
+
+    let RunDetail { run, tasks } = detail(&store, id).await;
+    assert_eq!((run.state, run.started_at, run.finished_at), (RunState::Completed, Some(at(1)), Some(at(3))));
+    let ends: Vec<_> = tasks.iter().map(|(task, attempts)| (task.step.as_str(), task.state, attempts.len())).collect();
+    assert_eq!(ends, [("a", TaskState::Completed, 1), ("b", TaskState::Completed, 1), ("c", TaskState::Failed, 1)]);
+    assert_eq!((tasks[0].1[0].id, tasks[0].1[0].usage), (attempt.id, attempt.usage));
+    assert_eq!(store.attempt(attempt.id).await.unwrap().unwrap().finished_at, at(2));
+    assert_eq!(store.output(attempt.id).await.unwrap().unwrap(), r#"{"data":1}"#);
+    assert_eq!(store.log(attempt.id).await.unwrap().unwrap(), "{}\n");
+    assert!(store.output(AttemptId::new()).await.unwrap().is_none());
+}
+
+pub async fn a_retry_waits_for_its_time(store: Shared) {
+    admit_one(&store, "w").await;
+    let claimed = claim_one(&store, at(1)).await;
+    assert_eq!(settle(&store, &claimed, Then::Retry { run_at: at(50) }).await, Settled::Open);
+    let early = store.claim(wish(at(49), 1)).await.unwrap();
+    assert_eq!((early.tasks.len(), early.next_due), (0, Some(at(50))));
+    let again = claim_one(&store, at(50)).await;
+    assert_eq!((again.task.id, again.task.attempts, again.run.state), (claimed.task.id, 2, RunState::Running));
+    assert_eq!(settle(&store, &again, done()).await, Settled::Finished(RunState::Completed));
+    let detail = detail(&store, claimed.run.id).await;
+    let outcomes: Vec<_> = detail.tasks[0].1.iter().map(|attempt| (attempt.number, attempt.outcome)).collect();
+    assert_eq!(outcomes, [(1, AttemptOutcome::Failure), (2, AttemptOutcome::Success)]);
+    assert!(detail.run.failure.is_none());
+}
+
+pub async fn a_dead_task_fails_its_run_until_it_is_sent_on_its_way_again(store: Shared) {
+    let id = admit_one(&store, "w").await;
+    let claimed = claim_one(&store, at(1)).await;
+    assert_eq!(settle(&store, &claimed, Then::Dead).await, Settled::Finished(RunState::Failed));
+    let failed = detail(&store, id).await.run;
+    assert_eq!(failed.failure.unwrap().class, "AdaptorError");
+    assert_eq!(failed.finished_at, Some(at(2)));
+    assert!(claim(&store, at(9), 1).await.is_empty());
+
+    let redrive = Redrive { task: Some(claimed.task.id), limit: 10, ..Redrive::default() };
+    assert_eq!(store.redrive(redrive.clone(), at(10)).await.unwrap(), 1);
+    assert_eq!(store.redrive(redrive, at(10)).await.unwrap(), 0);
+    let open = detail(&store, id).await.run;
+    assert_eq!((open.state, open.failure, open.finished_at), (RunState::Running, None, None));
+    let again = claim_one(&store, at(10)).await;
+    assert_eq!((again.task.attempts, again.forgiven, again.run.started_at), (2, 1, Some(at(1))));
+    assert_eq!(settle(&store, &again, done()).await, Settled::Finished(RunState::Completed));
+}
+
+pub async fn a_failure_that_is_left_fails_the_run(store: Shared) {
+    let run = run("w");
+    let tasks = vec![task(&run, "a"), task(&run, "b")];
+    let id = run.id;
+    admit(&store, vec![NewRun { run, tasks }]).await;
+    let claimed = claim(&store, at(1), 2).await;
+    let mut other = settlement(&claimed[0], Then::Dead);
+    other.attempt.failure = Some(Failure::new("TimeoutError", Severity::Kill, "too slow"));
+    assert_eq!(store.settle(other).await.unwrap(), Settled::Open);
+    assert_eq!(settle(&store, &claimed[1], Then::Dead).await, Settled::Finished(RunState::Failed));
+    assert_eq!(detail(&store, id).await.run.failure.unwrap().class, "TimeoutError");
+
+    let redrive = Redrive { task: Some(claimed[0].task.id), limit: 1, ..Redrive::default() };
+    assert_eq!(store.redrive(redrive, at(10)).await.unwrap(), 1);
+    let again = claim_one(&store, at(10)).await;
+    assert_eq!(settle(&store, &again, done()).await, Settled::Finished(RunState::Failed));
+    assert_eq!(detail(&store, id).await.run.failure.unwrap().class, "AdaptorError");
+}
+
+pub async fn dead_tasks_are_redriven_by_condition(store: Shared) {
+    for workflow in ["a", "a", "a", "b"] {
+        admit_one(&store, workflow).await;
+    }
+    let claimed = claim(&store, at(1), 10).await;
+    for claimed in &claimed {
+        settle(&store, claimed, Then::Dead).await;
+    }
+    let of_a = claimed.iter().find(|claimed| claimed.task.workflow == "a").unwrap();
+    let redrive = |redrive: Redrive| store.redrive(redrive, at(5));
+    let run = Redrive { run: Some(of_a.run.id), limit: 10, ..Redrive::default() };
+    assert_eq!(redrive(Redrive { workflow: Some("b".into()), ..run.clone() }).await.unwrap(), 0);
+    assert_eq!(redrive(run).await.unwrap(), 1);
+    let workflow = Redrive { workflow: Some("a".into()), limit: 1, ..Redrive::default() };
+    assert_eq!(redrive(workflow.clone()).await.unwrap(), 1);
+    assert_eq!(redrive(workflow.clone()).await.unwrap(), 1);
+    assert_eq!(redrive(workflow).await.unwrap(), 0);
+    assert_eq!(redrive(Redrive { limit: 10, ..Redrive::default() }).await.unwrap(), 1);
+    assert_eq!(claim(&store, at(5), 10).await.len(), 4);
+}
+
+pub async fn only_the_holder_of_a_lease_can_settle(store: Shared) {
+    admit_one(&store, "w").await;
+    let claimed = claim_one(&store, at(1)).await;
+    let good = settlement(&claimed, done());
+    let other_owner = Settlement { owner: "you".into(), ..settlement(&claimed, Then::Dead) };
+    let mut other_attempt = settlement(&claimed, Then::Dead);
+    other_attempt.attempt.number += 1;
+    for lost in [other_owner, other_attempt] {
+        let id = lost.attempt.id;
+        assert_eq!(store.settle(lost).await.unwrap(), Settled::LeaseLost);
+        assert!(store.attempt(id).await.unwrap().is_none());
+    }
+    assert_eq!(store.settle(good.clone()).await.unwrap(), Settled::Finished(RunState::Completed));
+    assert_eq!(store.settle(good).await.unwrap(), Settled::LeaseLost);
+    let tasks = detail(&store, claimed.run.id).await.tasks;
+    assert_eq!((tasks[0].0.state, tasks[0].1.len()), (TaskState::Completed, 1));
+}
+
+pub async fn a_lost_lease_is_taken_over(store: Shared) {
+    admit_one(&store, "w").await;
+    let claimed = claim_one(&store, at(0)).await;
+    let id = claimed.task.id;
+    assert!(store.claim_lost("you", at(59), at(200), 10).await.unwrap().is_empty());
+    assert_eq!(store.renew("me", &[id, TaskId::new()], at(100)).await.unwrap(), [id]);
+    assert!(store.claim_lost("you", at(99), at(200), 10).await.unwrap().is_empty());
+
+    let lost = store.claim_lost("you", at(100), at(200), 10).await.unwrap();
+    assert_eq!((lost[0].task.id, lost[0].task.attempts, lost[0].lease_started), (id, 1, at(0)));
+    assert!(store.claim_lost("they", at(150), at(300), 10).await.unwrap().is_empty());
+    assert!(store.renew("me", &[id], at(300)).await.unwrap().is_empty());
+    assert_eq!(settle(&store, &claimed, done()).await, Settled::LeaseLost);
+    let retry = Settlement { owner: "you".into(), ..settlement(&lost[0], Then::Retry { run_at: at(150) }) };
+    assert_eq!(store.settle(retry).await.unwrap(), Settled::Open);
+    assert_eq!(claim_one(&store, at(150)).await.task.attempts, 2);
+}
+
+pub async fn a_released_task_counts_no_attempt(store: Shared) {
+    admit_one(&store, "w").await;
+    let claimed = claim_one(&store, at(1)).await;
+    store.release("you", &[claimed.task.id]).await.unwrap();
+    assert!(claim(&store, at(1), 1).await.is_empty());
+    store.release("me", &[claimed.task.id]).await.unwrap();
+    let again = claim_one(&store, at(1)).await;
+    assert_eq!((again.task.id, again.task.attempts), (claimed.task.id, 1));
+    settle(&store, &again, Then::Retry { run_at: at(2) }).await;
+    let third = claim_one(&store, at(2)).await;
+    store.release("me", &[third.task.id]).await.unwrap();
+    assert_eq!(detail(&store, claimed.run.id).await.tasks[0].0.state, TaskState::Retrying);
+    assert_eq!(claim_one(&store, at(2)).await.task.attempts, 2);
+}
+
+pub async fn cancelling_stops_what_waits_and_keeps_what_ran(store: Shared) {
+    let run = run("w");
+    let tasks = vec![task(&run, "a"), task(&run, "b"), task(&run, "c")];
+    let id = run.id;
+    admit(&store, vec![NewRun { run, tasks }]).await;
+    let claimed = claim(&store, at(1), 2).await;
+    settle(&store, &claimed[1], Then::Dead).await;
+    let running = vec![claimed[0].task.id];
+    assert_eq!(store.cancel(id, at(2)).await.unwrap(), Cancellation::Cancelled { running });
+    assert!(claim(&store, at(3), 10).await.is_empty());
+    assert!(store.renew("me", &[claimed[0].task.id], at(100)).await.unwrap().is_empty());
+    assert!(store.claim_lost("me", at(1000), at(2000), 10).await.unwrap().is_empty());
+
+    let late = Settlement { then: Then::Cancelled, ..settlement(&claimed[0], done()) };
+    assert_eq!(store.settle(late.clone()).await.unwrap(), Settled::LeaseLost);
+    assert_eq!(store.log(late.attempt.id).await.unwrap().unwrap(), "{}\n");
+    let mut repeated = late;
+    repeated.attempt.id = AttemptId::new();
+    assert_eq!(store.settle(repeated).await.unwrap(), Settled::LeaseLost);
+
+    let RunDetail { run, tasks } = detail(&store, id).await;
+    assert_eq!((run.state, run.finished_at), (RunState::Cancelled, Some(at(2))));
+    assert!(tasks.iter().all(|(task, _)| task.state == TaskState::Cancelled));
+    assert_eq!(tasks.iter().map(|(_, attempts)| attempts.len()).collect::<Vec<_>>(), [1, 1, 0]);
+    assert_eq!(store.redrive(Redrive { limit: 9, ..Redrive::default() }, at(5)).await.unwrap(), 0);
+    assert_eq!(store.cancel(id, at(9)).await.unwrap(), Cancellation::AlreadyEnded(RunState::Cancelled));
+    assert_eq!(store.cancel(RunId::new(), at(9)).await.unwrap(), Cancellation::NotFound);
+}
+
+pub async fn a_step_that_was_cancelled_cancels_its_run(store: Shared) {
+    admit_one(&store, "w").await;
+    let claimed = claim_one(&store, at(1)).await;
+    assert_eq!(settle(&store, &claimed, Then::Cancelled).await, Settled::Finished(RunState::Cancelled));
+}
+
+pub async fn lists_are_read_page_by_page(store: Shared) {
+    let mut ids = Vec::new();
+    for index in 0..25 {
+        ids.push(admit_one(&store, if index % 5 == 0 { "five" } else { "w" }).await);
+    }
+    ids.reverse();
+    for filter in [
+        RunFilter::default(),
+        RunFilter { states: vec![RunState::Pending, RunState::Failed, RunState::Running], ..RunFilter::default() },
+    ] {
+        let mut seen = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.runs(filter.clone(), PageRequest { after, limit: 7 }).await.unwrap();
+            assert!(page.items.len() <= 7);
+            seen.extend(page.items.iter().map(|run| run.id));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, ids);
+    }
+    let five = RunFilter { workflow: Some("five".into()), ..RunFilter::default() };
+    let page = store.runs(five, PageRequest { after: Some(ids[10]), limit: 5 }).await.unwrap();
+    assert_eq!(page.items.iter().map(|run| run.id).collect::<Vec<_>>(), [ids[14], ids[19], ids[24]]);
+    let exactly = store.runs(RunFilter::default(), first(25)).await.unwrap();
+    assert_eq!((exactly.items.len(), exactly.next), (25, None));
+}
+
+pub async fn runs_are_found_by_what_is_known_of_them(store: Shared) {
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let second = Duration::from_secs(1);
+    let message = Message { received_at: now, ..message("inbox", r#"{"name":"Ada Lovelace"}"#) };
+    let plain = Run { created_at: now, ..run("w") };
+    let sent = Run { created_at: now, message: Some(message.id), trigger: Some("hook".into()), ..run("w") };
+    let other = Run { created_at: now.saturating_add(second), ..run("other") };
+    let (plain_id, sent_id, other_id) = (plain.id, sent.id, other.id);
+    let runs = [plain, sent, other].map(start).into();
+    let intake = Intake { message: Some(message.clone()), tick: None, runs };
+    assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
+    let due = now.saturating_add(second);
+    for claimed in claim(&store, due, 10).await {
+        if claimed.run.id == other_id {
+            settle(&store, &claimed, Then::Dead).await;
+        }
+    }
+    let any = RunFilter::default;
+    for (filter, expected) in [
+        (any(), vec![other_id, sent_id, plain_id]),
+        (RunFilter { states: vec![RunState::Failed], ..any() }, vec![other_id]),
+        (RunFilter { states: vec![RunState::Failed], workflow: Some("w".into()), ..any() }, vec![]),
+        (RunFilter { workflow: Some("w".into()), ..any() }, vec![sent_id, plain_id]),
+        (RunFilter { states: vec![RunState::Running], workflow: Some("w".into()), ..any() }, vec![sent_id, plain_id]),
+        (RunFilter { trigger: Some("hook".into()), ..any() }, vec![sent_id]),
+        (RunFilter { message: Some(message.id), ..any() }, vec![sent_id]),
+        (RunFilter { message: Some(message.id), workflow: Some("other".into()), ..any() }, vec![]),
+        (RunFilter { since: Some(due), ..any() }, vec![other_id]),
+        (RunFilter { until: Some(due), ..any() }, vec![sent_id, plain_id]),
+        (RunFilter { text: Some("lovelace".into()), ..any() }, vec![sent_id]),
+        (RunFilter { text: Some("SAID NO".into()), ..any() }, vec![other_id]),
+        (RunFilter { text: Some(plain_id.to_string()), ..any() }, vec![plain_id]),
+        (RunFilter { text: Some("%".into()), ..any() }, vec![]),
+    ] {
+        assert_eq!(found_runs(&store, filter.clone()).await, expected, "{filter:?}");
+    }
+}
+
+pub async fn messages_are_found_by_what_is_known_of_them(store: Shared) {
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let later = now.saturating_add(Duration::from_secs(1));
+    let first_one = Message { received_at: now, ..message("a", r#"{"name":"Grace"}"#) };
+    let second = Message { received_at: later, dedupe_key: Some("order-7".into()), ..message("b", "[]") };
+    for message in [&first_one, &second] {
+        let intake = Intake { message: Some(message.clone()), ..Intake::default() };
+        assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
+    }
+    let any = MessageFilter::default;
+    for (filter, expected) in [
+        (any(), vec![second.id, first_one.id]),
+        (MessageFilter { topic: Some("a".into()), ..any() }, vec![first_one.id]),
+        (MessageFilter { since: Some(later), ..any() }, vec![second.id]),
+        (MessageFilter { until: Some(later), ..any() }, vec![first_one.id]),
+        (MessageFilter { text: Some("gRACE".into()), ..any() }, vec![first_one.id]),
+        (MessageFilter { text: Some("order-7".into()), ..any() }, vec![second.id]),
+        (MessageFilter { text: Some("nobody".into()), ..any() }, vec![]),
+    ] {
+        let page = store.messages(filter.clone(), first(10)).await.unwrap();
+        assert_eq!(page.items.iter().map(|message| message.id).collect::<Vec<_>>(), expected, "{filter:?}");
+    }
+    let page = store.messages(any(), first(1)).await.unwrap();
+    assert_eq!(page.next, Some(second.id));
+}
+
+pub async fn tasks_are_found_by_what_is_known_of_them(store: Shared) {
+    for workflow in ["a", "a", "b"] {
+        admit_one(&store, workflow).await;
+    }
+    let claimed = claim(&store, at(1), 3).await;
+    settle(&store, &claimed[0], Then::Dead).await;
+    settle(&store, &claimed[1], Then::Dead).await;
+    let next = Then::Next { state: TaskState::Completed, tasks: vec![task(&claimed[2].run, "b")] };
+    settle(&store, &claimed[2], next).await;
+    let any = TaskFilter::default;
+    let dead = vec![TaskState::Dead];
+    for (filter, expected) in [
+        (any(), 4),
+        (TaskFilter { states: dead.clone(), ..any() }, 2),
+        (TaskFilter { states: dead.clone(), workflow: Some("b".into()), ..any() }, 1),
+        (TaskFilter { states: vec![TaskState::Dead, TaskState::Queued], workflow: Some("a".into()), ..any() }, 2),
+        (TaskFilter { states: vec![TaskState::Completed, TaskState::Dead], ..any() }, 3),
+        (TaskFilter { run: Some(claimed[2].run.id), ..any() }, 2),
+        (TaskFilter { run: Some(claimed[2].run.id), states: dead, ..any() }, 0),
+        (TaskFilter { step: Some("b".into()), ..any() }, 1),
+    ] {
+        let page = store.tasks(filter.clone(), first(10)).await.unwrap();
+        assert_eq!((page.items.len(), page.next), (expected, None), "{filter:?}");
+        assert!(page.items.is_sorted_by(|newer, older| newer.id > older.id));
+    }
+}
+
+async fn forget(store: &Shared, retention: Retention, batch: usize) -> usize {
+    store.prune(retention, batch).await.unwrap()
+}
+
+pub async fn old_things_are_forgotten(store: Shared) {
+    let mut attempts = Vec::new();
+    for index in 0..6 {
+        let message = message("inbox", "{}");
+        let run = Run { message: Some(message.id), ..run("w") };
+        let intake = Intake { message: Some(message), tick: None, runs: vec![start(run)] };
+        assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
+        let claimed = claim_one(&store, at(10 * index)).await;
+        let wanted = settlement(&claimed, if index < 4 { done() } else { Then::Dead });
+        attempts.push(wanted.attempt.id);
+        store.settle(wanted).await.unwrap();
+    }
+    let logs = Retention { logs: Some(at(11)), ..Retention::default() };
+    assert_eq!(forget(&store, logs, 1).await, 1);
+    assert_eq!(forget(&store, logs, 1).await, 0, "the second attempt ended at 11");
+    assert!(store.log(attempts[0]).await.unwrap().is_none());
+    assert!(store.output(attempts[0]).await.unwrap().is_some());
+
+    let messages = Retention { messages: Some(at(1)), ..Retention::default() };
+    assert_eq!(forget(&store, messages, 10).await, 0, "runs refer to them");
+    let runs = Retention { runs: Some(at(1000)), ..Retention::default() };
+    assert_eq!(forget(&store, runs, 3).await, 3);
+    assert_eq!(forget(&store, runs, 3).await, 1);
+    assert_eq!(forget(&store, runs, 3).await, 0);
+    assert!(store.attempt(attempts[3]).await.unwrap().is_none());
+    assert!(store.output(attempts[3]).await.unwrap().is_none());
+    assert_eq!(store.tasks(TaskFilter::default(), first(10)).await.unwrap().items.len(), 2);
+    assert_eq!(forget(&store, messages, 10).await, 4);
+    assert_eq!(store.topics().await.unwrap()[0].messages, 2);
+
+    let all = Retention { failed_runs: Some(at(1000)), messages: Some(at(1)), ..Retention::default() };
+    assert_eq!(forget(&store, all, 10).await, 4);
+    assert_eq!(forget(&store, all, 10).await, 0);
+    assert!(store.topics().await.unwrap().is_empty());
+    assert!(store.queue(at(0)).await.unwrap().is_empty());
+}
+
+pub async fn what_is_needed_is_not_forgotten(store: Shared) {
+    let everything =
+        Retention { runs: Some(at(1000)), failed_runs: Some(at(1000)), logs: Some(at(1000)), messages: Some(at(1000)) };
+    let kept = message("inbox", "{}");
+    let origin = Run { message: Some(kept.id), ..run("w") };
+    let origin_id = origin.id;
+    let intake = Intake { message: Some(kept.clone()), tick: None, runs: vec![start(origin)] };
+    assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
+    assert_eq!(forget(&store, everything, 10).await, 0, "it has not ended");
+    let claimed = claim_one(&store, at(1)).await;
+    settle(&store, &claimed, Then::Dead).await;
+    let again = Run { retry_of: Some(origin_id), message: Some(kept.id), ..run("w") };
+    admit(&store, vec![start(again)]).await;
+    assert_eq!(forget(&store, everything, 10).await, 1, "the log");
+    assert!(store.run(origin_id).await.unwrap().is_some());
+    let claimed = claim_one(&store, at(2)).await;
+    settle(&store, &claimed, done()).await;
+    assert_eq!(forget(&store, everything, 10).await, 4, "a log, two runs, and the message");
+    assert!(store.message(kept.id).await.unwrap().is_none());
+}
+
+fn workflow(name: &str, expression: &str) -> Workflow {
+    let job = JsStep {
+        expression: expression.into(),
+        file: None,
+        dialect: Dialect::Module,
+        adaptors: vec![],
+        credential: None,
+        timeout: None,
+        memory: None,
+        network: None,
+    };
+    Workflow {
+        name: name.into(),
+        triggers: vec![],
+        start: "a".into(),
+        steps: vec![Step { id: "a".into(), kind: StepKind::Js(job), retry: None, next: vec![] }],
+        retry: RetryPolicy::default(),
+        concurrency: None,
+        initial_state: None,
+    }
+}
+
+pub async fn a_definition_keeps_its_version_until_it_changes(store: Shared) {
+    let served = |summaries: Vec<WorkflowSummary>| {
+        let summaries = summaries.into_iter().map(|one| (one.name, (one.version, one.current, one.published_at)));
+        summaries.collect::<BTreeMap<_, _>>()
+    };
+    let one = store.publish(&[workflow("a", "1"), workflow("b", "1")], at(1)).await.unwrap();
+    assert_eq!(store.publish(&[workflow("a", "1"), workflow("b", "1")], at(2)).await.unwrap(), one);
+    assert_eq!(served(store.workflows().await.unwrap())["a"], (one["a"], true, at(1)));
+    let two = store.publish(&[workflow("a", "2")], at(3)).await.unwrap();
+    assert_ne!(two["a"], one["a"]);
+    let summaries = served(store.workflows().await.unwrap());
+    assert_eq!(summaries["a"], (two["a"], true, at(3)));
+    assert_eq!(summaries["b"], (one["b"], false, at(1)));
+    let back = store.publish(&[workflow("a", "1")], at(4)).await.unwrap();
+    assert_eq!(back["a"], one["a"]);
+    assert_eq!(served(store.workflows().await.unwrap())["a"], (one["a"], true, at(4)));
+    for _ in 0..2 {
+        assert_eq!(*store.workflow(two["a"]).await.unwrap().unwrap(), workflow("a", "2"));
+    }
+    assert!(store.workflow(1_000_000).await.unwrap().is_none());
+}
+
+pub async fn a_cursor_is_what_the_last_success_left(store: Shared) {
+    for _ in 0..3 {
+        admit_one(&store, "w").await;
+    }
+    let claimed = claim(&store, at(1), 3).await;
+    settle(&store, &claimed[0], done()).await;
+    assert_eq!(store.cursor("w", "a").await.unwrap(), None);
+    for (claimed, output) in claimed[1..].iter().zip(["1", "2"]) {
+        let wanted = Settlement { keep_cursor: true, output: Some(output.into()), ..settlement(claimed, done()) };
+        store.settle(wanted).await.unwrap();
+        assert_eq!(store.cursor("w", "a").await.unwrap().as_deref(), Some(output));
+    }
+    assert_eq!(store.cursor("w", "b").await.unwrap(), None);
+}
+
+pub async fn the_queue_is_counted_by_workflow(store: Shared) {
+    let later = |workflow: &str| {
+        let run = Run { created_at: at(100), ..run(workflow) };
+        NewRun { tasks: vec![Task { state: TaskState::Scheduled, ..task(&run, "a") }], run }
+    };
+    for _ in 0..4 {
+        admit_one(&store, "a").await;
+    }
+    admit(&store, vec![later("a"), later("b")]).await;
+    let claimed = claim(&store, at(1), 3).await;
+    settle(&store, &claimed[0], done()).await;
+    settle(&store, &claimed[1], Then::Dead).await;
+    let a = QueueDepth { workflow: "a".into(), due: 1, later: 1, running: 1, dead: 1, oldest_due: Some(at(0)) };
+    let b = QueueDepth { workflow: "b".into(), later: 1, ..QueueDepth::default() };
+    assert_eq!(store.queue(at(2)).await.unwrap(), [a, b]);
+}
+
+pub async fn the_latest_time_is_known(store: Shared) {
+    assert_eq!(store.latest().await.unwrap(), None);
+    admit(&store, vec![start(Run { created_at: at(3), ..run("w") })]).await;
+    assert_eq!(store.latest().await.unwrap(), Some(at(3)));
+    let claimed = claim_one(&store, at(8)).await;
+    settle(&store, &claimed, done()).await;
+    assert_eq!(store.latest().await.unwrap(), Some(at(9)));
+    assert_eq!(store.admit(tick(20, false)).await.unwrap(), Admitted::New);
+    assert_eq!(store.latest().await.unwrap(), Some(at(20)));
+}
+
+pub async fn credentials_are_kept_sealed(store: Shared) {
+    assert!(store.credential("api").await.unwrap().is_none());
+    store.put_credential("api", Sealed(vec![1, 2]), at(0)).await.unwrap();
+    store.put_credential("api", Sealed(vec![3, 4]), at(1)).await.unwrap();
+    store.put_credential("aaa", Sealed(vec![5]), at(1)).await.unwrap();
+    assert_eq!(store.credential("api").await.unwrap(), Some(Sealed(vec![3, 4])));
+    assert_eq!(store.credentials().await.unwrap(), ["aaa", "api"]);
+    assert!(store.delete_credential("api").await.unwrap());
+    assert!(!store.delete_credential("api").await.unwrap());
+    assert!(store.credential("api").await.unwrap().is_none());
+}
+
+pub async fn a_revoked_token_is_no_token(store: Shared) {
+    let token = Token {
+        id: "t1".into(),
+        name: "ci".into(),
+        hash: [7; 32],
+        scopes: vec!["runs:read".into(), "runs:write".into()],
+        created_at: at(0),
+        revoked_at: None,
+    };
+    store.add_token(token.clone()).await.unwrap();
+    let found = store.token_by_hash([7; 32]).await.unwrap().unwrap();
+    assert_eq!((found.id, found.name, found.scopes), (token.id, token.name, token.scopes));
+    assert!(store.token_by_hash([8; 32]).await.unwrap().is_none());
+    assert!(store.revoke_token("t1", at(1)).await.unwrap());
+    assert!(!store.revoke_token("t1", at(2)).await.unwrap());
+    assert!(!store.revoke_token("t2", at(2)).await.unwrap());
+    assert!(store.token_by_hash([7; 32]).await.unwrap().is_none());
+    assert_eq!(store.tokens().await.unwrap()[0].revoked_at, Some(at(1)));
+}
+
+/// Eight senders and eight workers at once. Each run has two steps; every third task is retried once, some die.
+pub async fn many_at_once_lose_and_repeat_nothing(store: Shared) {
+    const EACH: usize = 40;
+    let senders: Vec<_> = (0..8).map(|sender| tokio::spawn(send(store.clone(), sender, EACH))).collect();
+    let workers: Vec<_> = (0..8).map(|worker| tokio::spawn(work(store.clone(), worker, 8 * EACH))).collect();
+    let mut admitted = HashSet::new();
+    for sender in senders {
+        admitted.extend(sender.await.unwrap());
+    }
+    assert_eq!(admitted.len(), 8 * EACH);
+    let mut settled = HashSet::new();
+    for worker in workers {
+        for attempt in worker.await.unwrap() {
+            assert!(settled.insert(attempt), "{attempt:?} was settled twice");
+        }
+    }
+    for id in admitted {
+        let RunDetail { run, tasks } = detail(&store, id).await;
+        let dead = tasks.iter().any(|(task, _)| task.state == TaskState::Dead);
+        assert_eq!(run.state, if dead { RunState::Failed } else { RunState::Completed });
+        assert_eq!(run.failure.is_some(), dead);
+        assert!(run.finished_at.is_some());
+        assert_eq!(tasks.len(), 2);
+        for (task, attempts) in tasks {
+            assert!(task.state.is_final());
+            let numbers: Vec<u32> = attempts.iter().map(|attempt| attempt.number).collect();
+            assert_eq!(numbers, (1..=task.attempts).collect::<Vec<_>>());
+            assert!(numbers.iter().all(|number| settled.remove(&(task.id, *number))));
+        }
+    }
+    assert!(settled.is_empty(), "attempts that no task knows of");
+    let open: u64 =
+        store.queue(at(10_000)).await.unwrap().iter().map(|queue| queue.due + queue.later + queue.running).sum();
+    assert_eq!(open, 0);
+}
+
+async fn send(store: Shared, sender: usize, count: usize) -> Vec<RunId> {
+    let mut runs = Vec::new();
+    for index in 0..count {
+        let message = Message { dedupe_key: Some(format!("{sender}-{index}")), ..message("inbox", "{}") };
+        let run = Run { message: Some(message.id), ..run(["a", "b", "c"][index % 3]) };
+        runs.push(run.id);
+        let intake = Intake { message: Some(message), tick: None, runs: vec![start(run)] };
+        assert_eq!(store.admit(intake.clone()).await.unwrap(), Admitted::New);
+        assert!(matches!(store.admit(intake).await.unwrap(), Admitted::Duplicate { .. }));
+    }
+    runs
+}
+
+/// Works until all runs have ended: the attempts it settled.
+async fn work(store: Shared, worker: usize, runs: usize) -> Vec<(TaskId, u32)> {
+    let mut settled = Vec::new();
+    let owner = format!("worker {worker}");
+    let ended = RunFilter { states: vec![RunState::Completed, RunState::Failed], ..RunFilter::default() };
+    loop {
+        let claimed = store.claim(Claim { owner: owner.clone(), ..wish(at(10), 3) }).await.unwrap().tasks;
+        if claimed.is_empty() && store.runs(ended.clone(), first(runs)).await.unwrap().items.len() == runs {
+            return settled;
+        }
+        for claimed in claimed {
+            let then = match (claimed.task.id.as_bytes()[15] % 6, claimed.task.step.as_str()) {
+                (0 | 1, _) if claimed.task.attempts == 1 => Then::Retry { run_at: at(5) },
+                (_, "a") => Then::Next { state: TaskState::Completed, tasks: vec![task(&claimed.run, "b")] },
+                (2, _) => Then::Dead,
+                _ => done(),
+            };
+            let wanted = Settlement { owner: owner.clone(), ..settlement(&claimed, then) };
+            assert_ne!(store.settle(wanted).await.unwrap(), Settled::LeaseLost);
+            settled.push((claimed.task.id, claimed.task.attempts));
+        }
+    }
+}
