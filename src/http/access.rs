@@ -25,3 +25,13 @@ pub struct Access {
     /// Nobody is asked for a token.
     pub open: bool,
 }
+
+impl Access {
+    pub fn new(store: Arc<dyn Store>, open: bool) -> Self {
+        Self { store, open }
+    }
+
+    pub async fn create_first(&self) -> Result<Option<String>, crate::store::StoreError> {
+        Ok(None)
+    }
+}

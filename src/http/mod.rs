@@ -21,10 +21,12 @@ use std::sync::Arc;
 use axum::Router;
 
 pub use access::{Access, Scope};
+pub use connection::{Tls, serve};
 pub use problem::Problem;
 
 use crate::config::HttpConfig;
 use crate::engine::Engine;
+use crate::store::SecretKey;
 
 /// What every handler can reach. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +34,8 @@ pub struct App {
     pub engine: Engine,
     pub access: Arc<Access>,
     pub config: Arc<HttpConfig>,
+    /// Seals credentials.
+    pub secret_key: SecretKey,
 }
 
 /// All routes.
