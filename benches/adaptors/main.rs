@@ -429,7 +429,10 @@ fn table<'a>(page: &mut String, rows: impl Iterator<Item = &'a Row>) {
     let rows: Vec<&Row> = rows.collect();
     let all_adaptors = rows.iter().all(|row| row.is_adaptor());
     let (behind, rule) = if all_adaptors { ("", "") } else { ("behind | ", "---|") };
-    let _ = writeln!(page, "| package | version | {behind}result | what was done, or why not | CPU ms | heap MB | packed |");
+    let _ = writeln!(
+        page,
+        "| package | version | {behind}result | what was done, or why not | CPU ms | heap MB | packed |"
+    );
     let _ = writeln!(page, "|---|---|{rule}---|---|--:|--:|---|");
     for row in rows {
         let done = match &row.verdict {

@@ -313,8 +313,9 @@ enum Missing {
 impl Missing {
     /// Whether a dependency called `alias` that states `wanted` is this one.
     fn is_wanted_by(&self, alias: &str, wanted: &str) -> bool {
-        let (name, version) =
-            wanted.strip_prefix("npm:").map_or((alias, wanted), |target| target.rsplit_once('@').unwrap_or((target, "")));
+        let (name, version) = wanted
+            .strip_prefix("npm:")
+            .map_or((alias, wanted), |target| target.rsplit_once('@').unwrap_or((target, "")));
         match self {
             Self::Package(missing) => missing == name,
             Self::Version { name: missing, wanted } => missing == name && wanted == version,

@@ -13,10 +13,10 @@ use super::log::{self, Logger, Source};
 use super::output::{self, Layout};
 use super::{prepare, report};
 use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store};
-use crate::quantity::{Megabytes, Span};
-use crate::secrets::Secrets;
 use crate::compile::Dialect;
 use crate::isolate::{Job, Limits, MIB, MIN_HEAP, Network, Outcome, RunStats};
+use crate::quantity::{Megabytes, Span};
+use crate::secrets::Secrets;
 
 /// Keys that a final state never holds: the credential, and the raw answer of the last request.
 const REMOVED_FROM_STATE: [&str; 2] = ["configuration", "response"];
