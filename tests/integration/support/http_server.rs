@@ -352,7 +352,8 @@ fn routes(request: &Request) -> Reply {
     }
 }
 
-fn echo(request: &Request) -> Value {
+/// A request as JSON.
+pub fn echo(request: &Request) -> Value {
     let headers: serde_json::Map<String, Value> = request
         .headers
         .iter()
