@@ -112,7 +112,7 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
     let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
     let runner = runner(&args.jobs, adaptors, &installed);
     let options = Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
-    let engine = Engine::start(store.clone(), runner, options).await.map_err(store_failure)?;
+    let engine = Engine::start(store.clone(), secret_key.clone(), runner, options).await.map_err(store_failure)?;
     let access = Arc::new(Access::new(store.clone(), args.http.no_auth));
     let config = Arc::new(args.http.clone());
     let app = App { engine: engine.clone(), access: access.clone(), config, secret_key };
