@@ -19,6 +19,7 @@ mod prepare;
 mod report;
 pub mod run;
 pub mod serve;
+pub mod token;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Serve(serve::Args),
+    Token(token::Args),
     Install(install::Args),
     Check(check::Args),
     Compile(compile::Args),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
             Ok(args) => serve::run(args),
             Err(error) => error.exit(),
         },
+        Command::Token(args) => token::run(args),
         Command::Check(args) => check::run(args),
         Command::Install(args) => install::run(args),
         Command::Compile(args) => compile::run(args),
