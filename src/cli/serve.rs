@@ -45,7 +45,7 @@ pub struct Args {
 
     /// Serve an example, in a directory of its own, that needs no project
     #[arg(long)]
-    demo: bool,
+    pub demo: bool,
 
     /// Fail if an adaptor is not installed, instead of installing it
     #[arg(long)]
