@@ -4,8 +4,10 @@
 mod adaptors;
 mod cli;
 mod compile;
+mod connections;
 mod errors;
 mod execute;
+mod hostile;
 mod http;
 mod inbox;
 mod install;
@@ -16,5 +18,7 @@ mod packs;
 mod run;
 mod server;
 mod support;
+mod tokens;
 mod v8_archive;
 mod versions;
+mod webhook;
