@@ -190,8 +190,9 @@ impl Server {
         self.kill();
         let empty = Setup { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new() };
         let setup = std::mem::replace(&mut self.setup, empty);
-        let token = self.token.clone();
-        Server { token, ..setup.start() }
+        let mut server = setup.start();
+        server.token.clone_from(&self.token);
+        server
     }
 
     /// Waits until something holds.
