@@ -168,9 +168,10 @@ impl Adaptors {
             return Ok(adaptors.iter().map(|adaptor| (name(adaptor), None)).collect());
         };
         let names: Vec<String> = installed.iter().map(|adaptor| adaptor.specifier.clone()).collect();
-        let set = self.host.prepare(&names).map_err(|error| {
-            Failure::host(format!("cannot load {}: {}", prepare::list(&installed), error.message))
-        })?;
+        let set = self
+            .host
+            .prepare(&names)
+            .map_err(|error| Failure::host(format!("cannot load {}: {}", prepare::list(&installed), error.message)))?;
         Ok(names.into_iter().map(|name| (name.clone(), set.exports.get(&name).cloned())).collect())
     }
 }
@@ -192,13 +193,7 @@ fn compile_job(args: &Args, name: &str, job: &JsStep, exports: &Exports, inline:
 }
 
 /// What the compiler says about a job, with the place in the project's files.
-fn problem(
-    args: &Args,
-    name: &str,
-    job: &JsStep,
-    diagnostic: compile::Diagnostic,
-    inline: Option<&Inline>,
-) -> Problem {
+fn problem(args: &Args, name: &str, job: &JsStep, diagnostic: compile::Diagnostic, inline: Option<&Inline>) -> Problem {
     let compile::Diagnostic { mut message, line, column, length, source_line, help, .. } = diagnostic;
     let (file, line, columns) = match (&job.file, inline) {
         (Some(file), _) => (in_dir(&args.dir, file), line, 0),

@@ -29,7 +29,9 @@ impl Files {
     pub fn new(dir: &Path) -> Result<Self, Problem> {
         let root = dir.canonicalize().ok().filter(|root| root.is_dir());
         let Some(root) = root else {
-            return Err(Problem::of_file(dir, "there is no such directory").hint("name the directory that holds project.yaml"));
+            return Err(
+                Problem::of_file(dir, "there is no such directory").hint("name the directory that holds project.yaml")
+            );
         };
         Ok(Self { dir: dir.to_owned(), root, looked_at: BTreeSet::new() })
     }

@@ -54,12 +54,7 @@ pub(super) fn read(
     entries.iter().filter_map(|entry| job(entry, reader, files, inline)).collect()
 }
 
-fn job(
-    entry: &Entry,
-    reader: &mut Reader,
-    files: &mut Files,
-    inline: &mut BTreeMap<String, Inline>,
-) -> Option<Job> {
+fn job(entry: &Entry, reader: &mut Reader, files: &mut Files, inline: &mut BTreeMap<String, Inline>) -> Option<Job> {
     let Entry { key: name, key_span, value } = entry;
     check_name(name, key_span, reader);
     let fields = reader.fields(value, "a job", &KEYS)?;
@@ -115,7 +110,10 @@ fn adaptors(fields: &Fields, job: &str, job_span: &Range<usize>, reader: &mut Re
             }
         }
     }
-    if given.iter().all(|entry| entry.value.is_null() || matches!(&entry.value.kind, Kind::List(items) if items.is_empty())) {
+    if given
+        .iter()
+        .all(|entry| entry.value.is_null() || matches!(&entry.value.kind, Kind::List(items) if items.is_empty()))
+    {
         let hint = "add for example `adaptor: common`";
         reader.error_with_hint(job_span, format!("the job {} names no adaptor", quoted(job)), hint);
     }
@@ -269,9 +267,9 @@ fn retry(node: &Node, reader: &mut Reader) -> Option<RetryPolicy> {
     let attempts = given.first().and_then(|entry| reader.integer(&entry.value, &format!("`{}`", entry.key), ATTEMPTS));
     let backoff = backoff(&fields, reader);
     let severities = Severity::ALL.map(|severity| (severity.name(), severity));
-    let on = fields.get("on").map(|node| {
-        reader.items(node).iter().filter_map(|item| reader.keyword(item, "`on`", &severities)).collect()
-    });
+    let on = fields
+        .get("on")
+        .map(|node| reader.items(node).iter().filter_map(|item| reader.keyword(item, "`on`", &severities)).collect());
     Some(RetryPolicy {
         max_attempts: attempts.map_or(RetryPolicy::default().max_attempts, |attempts| attempts as u32),
         backoff,

@@ -187,7 +187,8 @@ impl Project {
             return;
         };
         if let yaml::Kind::Map(entries) = &root.kind
-            && let Some(entry) = entries.iter().find(|entry| ["workflows", "steps", "workflow"].contains(&entry.key.as_str()))
+            && let Some(entry) =
+                entries.iter().find(|entry| ["workflows", "steps", "workflow"].contains(&entry.key.as_str()))
         {
             let message = "this project is in a format that is not read yet: portability version 2 is";
             let hint = "write `jobs`, `triggers` and `credentials`, as docs/project.md tells";

@@ -88,7 +88,11 @@ fn trigger(
                 }
                 None => {
                     let message = format!("the trigger {} does not say when it starts a job", quoted(name));
-                    reader.error_with_hint(name_span, message, "give it one of criteria, cron, success, failure and webhook");
+                    reader.error_with_hint(
+                        name_span,
+                        message,
+                        "give it one of criteria, cron, success, failure and webhook",
+                    );
                 }
             }
             return None;
@@ -97,9 +101,7 @@ fn trigger(
     let (what, keys): (&str, &[&str]) = match kind.key.as_str() {
         "criteria" => ("a message trigger", &["criteria", "condition", "topic", "type"]),
         "cron" => ("a cron trigger", &["cron", "timezone", "misfire", "overlap", "type"]),
-        "webhook" => {
-            ("a webhook", &["webhook", "reply", "success_code", "error_code", "enabled", "auth", "type"])
-        }
+        "webhook" => ("a webhook", &["webhook", "reply", "success_code", "error_code", "enabled", "auth", "type"]),
         _ => ("a flow trigger", &[kind.key.as_str(), "type"]),
     };
     let fields = reader.fields(node, what, keys)?;
@@ -225,7 +227,8 @@ fn cron(fields: &Fields, kind: &Entry, reader: &mut Reader) -> Option<TriggerKin
 }
 
 fn cron_expression(node: &Node, reader: &mut Reader) -> Option<String> {
-    const HINT: &str = "write minute, hour, day, month and weekday, such as 30 6 * * mon-fri; seconds may stand before them";
+    const HINT: &str =
+        "write minute, hour, day, month and weekday, such as 30 6 * * mon-fri; seconds may stand before them";
     let expression = reader.text(node, "`cron`")?.trim();
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
     let fields = expression.split_whitespace().count();

@@ -51,9 +51,10 @@ impl Watch {
         let watcher = notify::recommended_watcher(notify).ok().and_then(|mut watcher| {
             let mut directories: BTreeSet<&Path> = seen.keys().filter_map(|file| file.parent()).collect();
             directories.insert(dir);
-            let watched = directories.into_iter().filter(|directory| directory.is_dir()).try_for_each(|directory| {
-                watcher.watch(directory, RecursiveMode::NonRecursive)
-            });
+            let watched = directories
+                .into_iter()
+                .filter(|directory| directory.is_dir())
+                .try_for_each(|directory| watcher.watch(directory, RecursiveMode::NonRecursive));
             watched.ok().map(|()| watcher)
         });
         Self { seen, notices, watcher }

@@ -201,7 +201,9 @@ impl Builder {
                 None => match &node.kind {
                     Kind::Scalar(scalar) => *key = Some((scalar.text.clone(), span.clone())),
                     Kind::List(_) | Kind::Map(_) => {
-                        return Err(fault(span, "a list or mapping cannot be a key").hint("put a text in braces in quotes"));
+                        return Err(
+                            fault(span, "a list or mapping cannot be a key").hint("put a text in braces in quotes")
+                        );
                     }
                 },
             },
@@ -291,9 +293,10 @@ fn scan_fault(text: &str, error: &ScanError) -> Fault {
         TabNotAllowed | TabInBlockIndentation | TabInIndentation | TabInPlainScalar | TabAtBlockScalarStart => {
             ("a tab cannot indent", Some("indent with spaces"))
         }
-        MappingValueNotAllowed | InvalidColonPlacement => {
-            ("a `:` is not expected here", Some("put a text that holds `: ` in quotes, and check how the line is indented"))
-        }
+        MappingValueNotAllowed | InvalidColonPlacement => (
+            "a `:` is not expected here",
+            Some("put a text that holds `: ` in quotes, and check how the line is indented"),
+        ),
         ExpectedBlockMappingKey | SimpleKeyExpected | InvalidSimpleKey => {
             ("a key with a `:` is expected here", Some("check how this line and the one before are indented"))
         }
@@ -479,7 +482,10 @@ mod tests {
 
     #[test]
     fn json_is_read_as_it_is() {
-        assert_eq!(value("{\n\t\"a\": [1, \"\\u00e9\\/\\ud83d\\ude00\"],\n\t\"b\":{}\n}"), json!({ "a": [1, "é/😀"], "b": {} }));
+        assert_eq!(
+            value("{\n\t\"a\": [1, \"\\u00e9\\/\\ud83d\\ude00\"],\n\t\"b\":{}\n}"),
+            json!({ "a": [1, "é/😀"], "b": {} })
+        );
     }
 
     #[test]
