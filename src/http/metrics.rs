@@ -2,12 +2,11 @@
 //!
 //! Requests are counted by the template of their route: paths are the client's choice, and there is no end to them.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics::{counter, histogram};
@@ -22,8 +21,6 @@ const REQUEST_SECONDS: &str = "fnhost_http_request_duration_seconds";
 
 /// What Prometheus calls the format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Stands for every path without a route.
-const NO_ROUTE: &str = "none";
 
 const METRICS: &[Metric] = &[
     Metric {
@@ -57,19 +54,14 @@ async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response, Pr
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], render()).into_response())
 }
 
-/// Measures a request.
-pub async fn observe(request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
-    let method = known(request.method());
-    let response = next.run(request).await;
-    let status = response.status();
+/// Measures a request that was answered. `route`: the template of its path.
+pub fn answered(route: String, method: &Method, status: StatusCode, took: Duration) {
     if let Some(reason) = refusal(&route, status) {
         engine::metrics::refused(reason);
     }
-    histogram!(REQUEST_SECONDS, "route" => route.clone(), "method" => method).record(started.elapsed());
+    let method = known(method);
+    histogram!(REQUEST_SECONDS, "route" => route.clone(), "method" => method).record(took);
     counter!(REQUESTS, "route" => route, "method" => method, "status" => status.as_u16().to_string()).increment(1);
-    response
 }
 
 /// A client may invent methods.

@@ -5,10 +5,12 @@
 //! the routes, or names that the project defines. What clients choose is no label.
 
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Something that is counted or measured.
 #[derive(Debug)]
@@ -102,10 +104,13 @@ pub fn render() -> String {
     page.handle.render()
 }
 
-/// Sorts in what was measured. Samples of histograms take memory until this, or [`render`], is called.
-pub fn tidy() {
-    if let Some(page) = PAGE.get() {
-        page.handle.run_upkeep();
+/// Sorts in what was measured, now and again: samples of histograms take memory until then.
+pub async fn keep_tidy() {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        if let Some(page) = PAGE.get() {
+            page.handle.run_upkeep();
+        }
     }
 }
 
