@@ -19,6 +19,7 @@ mod prepare;
 mod report;
 pub mod run;
 pub mod serve;
+pub mod token;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Serve(serve::Args),
+    Token(token::Args),
     Install(install::Args),
     Check(check::Args),
     Compile(compile::Args),
@@ -93,6 +95,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Token(args) => token::run(args),
         Command::Install(args) => install::run(args),
         Command::Check(args) => check::run(args),
         Command::Compile(args) => compile::run(args),
