@@ -10,6 +10,7 @@ mod calls;
 mod conditions;
 mod custody;
 mod error;
+mod evaluator;
 mod host;
 mod intercept;
 mod isolate_thread;
