@@ -97,6 +97,7 @@ impl Engine {
             in_flight.values().filter(|flight| flight.run == run).for_each(|flight| flight.cancel.cancel());
             drop(in_flight);
             if let Some(detail) = self.shared.store.run(run).await? {
+                self.run_ended(&detail.run, RunState::Cancelled);
                 let kind = EventKind::RunEnded { state: RunState::Cancelled };
                 self.shared.events.send(Event { time: self.now(), run, workflow: detail.run.workflow, kind });
             }
