@@ -274,6 +274,11 @@ impl Engine {
         self.shared.shutdown.is_cancelled()
     }
 
+    /// Waits until it takes in nothing more.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.shared.shutdown.clone().cancelled_owned()
+    }
+
     /// The credentials of the project.
     pub fn credentials(&self) -> BTreeMap<String, serde_json::Value> {
         self.served().credentials.clone()

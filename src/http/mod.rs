@@ -25,6 +25,7 @@ pub use problem::Problem;
 
 use crate::config::HttpConfig;
 use crate::engine::Engine;
+use crate::store::SecretKey;
 
 /// What every handler can reach. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct App {
     pub engine: Engine,
     pub access: Arc<Access>,
     pub config: Arc<HttpConfig>,
+    /// Seals credentials.
+    pub secret_key: SecretKey,
 }
 
 /// All routes.
@@ -39,8 +42,8 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(inbox::routes())
         .merge(webhook::routes())
-        .merge(api::routes())
-        .merge(pages::routes())
+        .merge(api::routes(&app))
+        .merge(pages::routes(&app))
         .merge(health::routes())
         .merge(metrics::routes())
         .with_state(app)

@@ -258,6 +258,10 @@ impl Store for SqliteStore {
         self.read(move |connection| lists::tasks(connection, &filter, &page)).await
     }
 
+    async fn task(&self, id: TaskId) -> Result<Option<Task>> {
+        self.read(move |connection| Ok(lists::task(connection, id)?)).await
+    }
+
     async fn messages(&self, filter: MessageFilter, page: PageRequest<MessageId>) -> Result<Page<Message, MessageId>> {
         self.read(move |connection| lists::messages(connection, &filter, &page)).await
     }
