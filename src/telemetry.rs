@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::time::UtcTime;
+use tracing_subscriber::fmt::time::ChronoUtc;
 
 /// How the server logs.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,7 +29,7 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
     let started = if config.log_json {
         log.json().flatten_event(true).with_current_span(false).try_init()
     } else {
-        log.with_ansi(std::io::stderr().is_terminal()).with_timer(UtcTime::rfc_3339()).try_init()
+        log.with_ansi(std::io::stderr().is_terminal()).with_timer(ChronoUtc::rfc_3339()).try_init()
     };
     started.map_err(|error| error.to_string())
 }

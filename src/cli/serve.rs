@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::demo;
 use super::exit::{Exit, Failure};
 use crate::adaptor::progress::Silent;
-use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store as Adaptors, install_async};
+use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store as Adaptors, install};
 use crate::config::{HttpConfig, JobConfig, StoreConfig, days};
 use crate::engine::{Engine, Options, RetentionPolicy};
 use crate::http::{self, Access, App};
@@ -204,7 +204,9 @@ async fn install_missing(
         }
         tracing::info!("installing {}", names.join(", "));
         let options = InstallOptions { npmrc_dir: Some(args.dir.clone()), ..Default::default() };
-        install_async(adaptors, &missing, &options, &Silent).await.map_err(|error| {
+        let store = adaptors.clone();
+        let installed = tokio::task::spawn_blocking(move || install(&store, &missing, &options, &Silent)).await;
+        installed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).map_err(|error| {
             let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
             Failure::host(format!("cannot install {}: {}{hint}", names.join(", "), error.explain()))
         })?;

@@ -14,7 +14,7 @@ use super::ingest::Start;
 use super::served::Entrance;
 use super::{Engine, EngineError};
 use crate::model::{Cron, Misfire, Priority, TaskInput, Timestamp, TriggerKind};
-use crate::store::{Admitted, Intake, Tick};
+use crate::store::{Admitted, Intake, PageRequest, RunFilter, Tick};
 
 /// The longest sleep: the machine's clock may jump ahead, or the machine may be suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -74,7 +74,7 @@ impl Engine {
             let wait = self.fire_due(began).await;
             tokio::select! {
                 () = tokio::time::sleep(wait.min(LONGEST_SLEEP)) => {}
-                () = self.shared.reloaded.notified() => {}
+                () = self.shared.timers.notified() => {}
                 () = self.shared.shutdown.cancelled() => return,
             }
         }
@@ -86,8 +86,7 @@ impl Engine {
         let mut wait = LONGEST_SLEEP;
         for entrance in served.clocked() {
             match self.fire_if_due(entrance, began).await {
-                Ok(Some(next)) => wait = wait.min(next.since(SystemTime::now().into())),
-                Ok(None) => {}
+                Ok(next) => wait = wait.min(next),
                 Err(error) => {
                     tracing::warn!(trigger = entrance.trigger().name, %error, "cannot start a run on time; trying again");
                     wait = wait.min(Duration::from_secs(1));
@@ -97,27 +96,54 @@ impl Engine {
         wait
     }
 
-    /// Fires one trigger, if its time has come; when it fires next.
-    async fn fire_if_due(&self, entrance: &Entrance, began: Timestamp) -> Result<Option<Timestamp>, EngineError> {
-        let trigger = entrance.trigger();
-        let TriggerKind::Cron(cron) = &trigger.kind else { return Ok(None) };
+    /// Fires one trigger, if its time has come; how long to wait for its next time.
+    async fn fire_if_due(&self, entrance: &Entrance, began: Timestamp) -> Result<Duration, EngineError> {
+        match &entrance.trigger().kind {
+            TriggerKind::Cron(cron) => self.fire_on_time(entrance, cron, began).await,
+            TriggerKind::Every { interval } => self.fire_again(entrance, *interval).await,
+            TriggerKind::Message { .. } | TriggerKind::Webhook(_) => Ok(LONGEST_SLEEP),
+        }
+    }
+
+    async fn fire_on_time(&self, entrance: &Entrance, cron: &Cron, began: Timestamp) -> Result<Duration, EngineError> {
         let now: Timestamp = SystemTime::now().into();
         let last = self.shared.store.last_tick(&tick_key(entrance)).await?;
         // A trigger that has never fired has missed nothing.
         let since = last.unwrap_or_else(|| began.max(entrance.definition.since));
         for scheduled_at in due(cron, since, now, LONGEST_SLEEP * 2) {
-            self.fire(entrance, cron, scheduled_at).await?;
+            self.fire(entrance, scheduled_at, !cron.overlap).await?;
         }
-        Ok(next_after(cron, now))
+        Ok(next_after(cron, now).map_or(LONGEST_SLEEP, |next| next.since(now)))
     }
 
-    async fn fire(&self, entrance: &Entrance, cron: &Cron, scheduled_at: Timestamp) -> Result<(), EngineError> {
+    /// Fires when `interval` has passed since the end of the run before. The end of a run wakes the clock.
+    async fn fire_again(&self, entrance: &Entrance, interval: Duration) -> Result<Duration, EngineError> {
+        let workflow = Some(entrance.definition.workflow.name.clone());
+        let last = PageRequest { after: None, limit: 1 };
+        let runs = self.shared.store.runs(RunFilter { workflow, ..RunFilter::default() }, last).await?;
+        let since = match runs.items.first() {
+            Some(run) => match run.finished_at {
+                Some(finished_at) => finished_at,
+                None => return Ok(LONGEST_SLEEP),
+            },
+            None => entrance.definition.since,
+        };
+        let next = since.saturating_add(interval);
+        let now = self.now();
+        if next > now {
+            return Ok(next.since(now));
+        }
+        self.fire(entrance, next, true).await?;
+        Ok(LONGEST_SLEEP)
+    }
+
+    async fn fire(&self, entrance: &Entrance, scheduled_at: Timestamp, alone: bool) -> Result<(), EngineError> {
         let (definition, trigger) = (&entrance.definition, entrance.trigger());
         let now = self.now();
         let start =
             Start { now, run_at: now, message: None, priority: Priority::Normal, traceparent: None, retry_of: None };
         let run = start.run(definition, Some(&trigger.name), (definition.workflow.start.as_str(), TaskInput::Cursor));
-        let tick = Tick { trigger: tick_key(entrance), scheduled_at, alone: !cron.overlap };
+        let tick = Tick { trigger: tick_key(entrance), scheduled_at, alone };
         let intake = Intake { message: None, tick: Some(tick), runs: vec![run] };
         if self.admit(intake).await? == Admitted::Overlap {
             tracing::info!(

@@ -265,6 +265,7 @@ impl Engine {
             Settled::Finished(state) => {
                 super::metrics::run_ended(&claimed.run, state, self.now());
                 self.tell(claimed, EventKind::RunEnded { state });
+                self.shared.timers.notify_one();
             }
             // What follows, or the next attempt, may be due at once.
             _ => self.shared.due.notify_one(),

@@ -89,7 +89,8 @@ struct Shared {
     room: Arc<Semaphore>,
     /// Something may be due.
     due: Notify,
-    reloaded: Notify,
+    /// What a clock is to do may have changed.
+    timers: Notify,
     /// Nothing new is begun.
     shutdown: CancellationToken,
     /// What was under way has been waited for long enough.
@@ -156,7 +157,7 @@ impl Engine {
             in_flight: Mutex::default(),
             room: Arc::new(Semaphore::new(room)),
             due: Notify::new(),
-            reloaded: Notify::new(),
+            timers: Notify::new(),
             shutdown: CancellationToken::new(),
             cut: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -194,7 +195,7 @@ impl Engine {
         // A credential may have changed although no workflow did.
         self.shared.earlier.lock().clear();
         *self.shared.served.write() = Arc::new(served);
-        self.shared.reloaded.notify_one();
+        self.shared.timers.notify_one();
         self.shared.due.notify_one();
         Ok(unready)
     }

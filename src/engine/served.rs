@@ -61,7 +61,8 @@ impl Definition {
 
     /// Whether a clock starts it: such a run begins with what the last one left.
     pub fn keeps_cursor(&self) -> bool {
-        self.workflow.triggers.iter().any(|trigger| matches!(trigger.kind, TriggerKind::Cron(_)))
+        let by_clock = |trigger: &Trigger| matches!(trigger.kind, TriggerKind::Cron(_) | TriggerKind::Every { .. });
+        self.workflow.triggers.iter().any(by_clock)
     }
 }
 
@@ -101,7 +102,7 @@ impl Served {
                     TriggerKind::Webhook(webhook) => {
                         served.webhooks.entry(webhook.path.clone()).or_default().push(entrance);
                     }
-                    TriggerKind::Cron(_) => served.clocked.push(entrance),
+                    TriggerKind::Cron(_) | TriggerKind::Every { .. } => served.clocked.push(entrance),
                 }
             }
             served.workflows.insert(definition.workflow.name.clone(), definition);

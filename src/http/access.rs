@@ -403,3 +403,13 @@ impl Access {
         Ok(None)
     }
 }
+
+impl Access {
+    pub fn new(store: Arc<dyn Store>, open: bool) -> Self {
+        Self { store, open }
+    }
+
+    pub async fn create_first(&self) -> Result<Option<String>, crate::store::StoreError> {
+        Ok(None)
+    }
+}

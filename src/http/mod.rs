@@ -21,6 +21,7 @@ use std::sync::Arc;
 use axum::Router;
 
 pub use access::{Access, Scope};
+pub use connection::{Tls, serve};
 pub use problem::Problem;
 
 use crate::config::HttpConfig;
