@@ -11,6 +11,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aes_gcm::aead::OsRng;
+use aes_gcm::aead::rand_core::RngCore as _;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -75,7 +78,9 @@ impl FromStr for Scope {
             "metrics" => Ok(Self::Metrics),
             _ => match text.strip_prefix("inbox:") {
                 Some(topic) if !topic.is_empty() => Ok(Self::InboxTopic(topic.to_owned())),
-                _ => Err(format!("there is no scope `{text}`: write read, write, admin, inbox, inbox:TOPIC or metrics")),
+                _ => {
+                    Err(format!("there is no scope `{text}`: write read, write, admin, inbox, inbox:TOPIC or metrics"))
+                }
             },
         }
     }
@@ -135,7 +140,7 @@ impl Access {
     /// Makes a token.
     pub async fn create(&self, name: &str, scopes: &[Scope]) -> Result<NewToken, StoreError> {
         let mut bytes = [0; TOKEN_BYTES];
-        aes_gcm::aead::rand_core::RngCore::fill_bytes(&mut aes_gcm::aead::OsRng, &mut bytes);
+        OsRng.fill_bytes(&mut bytes);
         let secret = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
         let token = Token {
             id: MessageId::new().to_string(),
@@ -282,7 +287,7 @@ pub(super) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
 /// lead here, but cannot change what the browser then sends as the host.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else { return true };
-    let Ok(Ok(authority)) = host.to_str().map(str::parse::<axum::http::uri::Authority>) else { return false };
+    let Ok(Ok(authority)) = host.to_str().map(str::parse::<Authority>) else { return false };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback() || address.is_unspecified())
@@ -320,7 +325,8 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        let parse = |(name, value): &(&str, &str)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap());
+        let parse =
+            |(name, value): &(&str, &str)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap());
         pairs.iter().map(parse).collect()
     }
 
@@ -387,29 +393,10 @@ mod tests {
     #[test]
     fn only_what_looks_like_a_token_is_looked_up() {
         assert!(is_well_formed(&format!("fnh_{}", "a".repeat(43))));
-        for token in ["", "fnh_", &"a".repeat(47), &format!("fnh_{}", "a".repeat(44)), &format!("fnh_{}'", "a".repeat(42))]
+        for token in
+            ["", "fnh_", &"a".repeat(47), &format!("fnh_{}", "a".repeat(44)), &format!("fnh_{}'", "a".repeat(42))]
         {
             assert!(!is_well_formed(token), "{token}");
         }
-    }
-}
-
-impl Access {
-    pub fn new(store: Arc<dyn Store>, open: bool) -> Self {
-        Self { store, open }
-    }
-
-    pub async fn create_first(&self) -> Result<Option<String>, crate::store::StoreError> {
-        Ok(None)
-    }
-}
-
-impl Access {
-    pub fn new(store: Arc<dyn Store>, open: bool) -> Self {
-        Self { store, open }
-    }
-
-    pub async fn create_first(&self) -> Result<Option<String>, crate::store::StoreError> {
-        Ok(None)
     }
 }

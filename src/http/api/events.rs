@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::request::{Id, Query};
+use super::request::{Id, Params};
 use super::runs::RunDetailView;
 use crate::engine::{Event, EventKind};
 use crate::http::{App, Problem};
@@ -96,7 +96,7 @@ type Frames = Sse<axum::response::sse::KeepAliveStream<Pin<Box<dyn Stream<Item =
     params(EventQuery),
     responses((status = 200, content_type = "text/event-stream", body = String))
 )]
-async fn stream_events(State(app): State<App>, Query(query): Query<EventQuery>) -> Frames {
+async fn stream_events(State(app): State<App>, Params(query): Params<EventQuery>) -> Frames {
     let live = Live { receiver: app.engine.events().subscribe(), stopping: Box::pin(app.engine.stopping()) };
     frames(stream::unfold((live, query), |(mut live, query)| async move {
         let frame = loop {

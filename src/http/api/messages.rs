@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::list::{List, raw};
-use super::request::{Id, Query, page};
+use super::request::{Id, Params, page};
 use crate::http::{App, Problem};
 use crate::model::{Message, MessageId, RunId, Timestamp};
 use crate::store::{MessageFilter, TopicSummary};
@@ -122,7 +122,7 @@ impl MessageQuery {
 )]
 async fn list_messages(
     State(app): State<App>,
-    Query(query): Query<MessageQuery>,
+    Params(query): Params<MessageQuery>,
 ) -> Result<Json<List<MessageView>>, Problem> {
     let page = app.engine.store().messages(query.filter(), page(query.after, query.limit)?).await?;
     Ok(Json(List::of(page)))

@@ -30,7 +30,7 @@ use super::pages::protect;
 use super::{App, Problem, Scope};
 
 pub use attempts::LogEntry;
-pub use document::document;
+pub use document::document as openapi_document;
 
 /// Where everything here lies.
 const BASE: &str = "/api/v1";

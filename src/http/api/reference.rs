@@ -14,7 +14,8 @@ const METHODS: [&str; 4] = ["get", "post", "put", "delete"];
 pub async fn page() -> Html<&'static str> {
     static PAGE: LazyLock<String> = LazyLock::new(|| {
         let openapi = serde_json::to_value(openapi()).expect("the document is plain data");
-        whole(&Document(&openapi)).into_string()
+        let Html(page) = whole(&Document(&openapi));
+        page
     });
     Html(&PAGE)
 }
@@ -53,11 +54,10 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn whole(openapi: &Document<'_>) -> Markup {
+fn whole(openapi: &Document<'_>) -> Html<String> {
     let tags: Vec<&Value> = openapi.0["tags"].as_array().into_iter().flatten().collect();
-    let title = "API";
     document(
-        title,
+        "API",
         html! {
             header.bar {
                 a.brand href="/runs" { "fnhost" }

@@ -17,9 +17,9 @@ pub const LARGEST_LIMIT: usize = 500;
 
 /// The parameters of a query, each once, or several times where `T` has a list. Empty ones count as absent: forms send
 /// those.
-pub struct Query<T>(pub T);
+pub struct Params<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::attempts::{AttemptView, FailureView};
 use super::list::List;
-use super::request::{Body, Id, Query, page, unprocessable};
+use super::request::{Body, Id, Params, page, unprocessable};
 use super::tasks::TaskView;
 use crate::engine::RunRequest;
 use crate::http::{App, Problem};
@@ -138,7 +138,7 @@ impl RunQuery {
 
 /// List runs
 #[utoipa::path(get, path = "/runs", tag = "runs", params(RunQuery), responses((status = 200, body = List<RunView>)))]
-async fn list_runs(State(app): State<App>, Query(query): Query<RunQuery>) -> Result<Json<List<RunView>>, Problem> {
+async fn list_runs(State(app): State<App>, Params(query): Params<RunQuery>) -> Result<Json<List<RunView>>, Problem> {
     let page = app.engine.store().runs(query.filter(), page(query.after, query.limit)?).await?;
     Ok(Json(List::of(page)))
 }

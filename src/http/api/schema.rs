@@ -1,16 +1,16 @@
 //! How the OpenAPI document describes the model's own types. The model itself knows nothing of OpenAPI.
 
 use serde::Serialize;
-use utoipa::openapi::schema::{KnownFormat, Object, Schema, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::schema::{Object, Schema, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::model::{AttemptId, AttemptOutcome, MessageId, RunId, RunState, Severity, TaskId, TaskState, Timestamp};
 
-fn text(format: Option<KnownFormat>, description: &str) -> ObjectBuilder {
+fn text(format: Option<&str>, description: &str) -> ObjectBuilder {
     Object::builder()
         .schema_type(SchemaType::new(Type::String))
-        .format(format.map(SchemaFormat::KnownFormat))
+        .format(format.map(|format| SchemaFormat::Custom(format.to_owned())))
         .description(Some(description))
 }
 
@@ -33,11 +33,11 @@ fn one_of<T: Serialize>(values: &[T], description: &str) -> ObjectBuilder {
 }
 
 described! {
-    Timestamp: text(Some(KnownFormat::DateTime), "A point in time, RFC 3339.");
-    MessageId: text(Some(KnownFormat::Uuid), "The id of a message.");
-    RunId: text(Some(KnownFormat::Uuid), "The id of a run.");
-    TaskId: text(Some(KnownFormat::Uuid), "The id of a task. It stays the same over all attempts.");
-    AttemptId: text(Some(KnownFormat::Uuid), "The id of an attempt.");
+    Timestamp: text(Some("date-time"), "A point in time, RFC 3339.");
+    MessageId: text(Some("uuid"), "The id of a message.");
+    RunId: text(Some("uuid"), "The id of a run.");
+    TaskId: text(Some("uuid"), "The id of a task. It stays the same over all attempts.");
+    AttemptId: text(Some("uuid"), "The id of an attempt.");
     RunState: one_of(RunState::ALL, "How far a run is.");
     TaskState: one_of(
         TaskState::ALL,

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::list::List;
-use super::request::{Body, Id, Query, page, unprocessable};
+use super::request::{Body, Id, Params, page, unprocessable};
 use crate::http::{App, Problem};
 use crate::model::{RunId, Task, TaskId, TaskState, Timestamp};
 use crate::store::{Redrive, TaskFilter};
@@ -96,7 +96,7 @@ impl TaskQuery {
     params(TaskQuery),
     responses((status = 200, body = List<TaskView>))
 )]
-async fn list_tasks(State(app): State<App>, Query(query): Query<TaskQuery>) -> Result<Json<List<TaskView>>, Problem> {
+async fn list_tasks(State(app): State<App>, Params(query): Params<TaskQuery>) -> Result<Json<List<TaskView>>, Problem> {
     let page = app.engine.store().tasks(query.filter(), page(query.after, query.limit)?).await?;
     Ok(Json(List::of(page)))
 }

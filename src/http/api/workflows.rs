@@ -68,6 +68,8 @@ enum TriggerKindView {
     Webhook { path: String, enabled: bool },
     /// The clock.
     Cron { expression: String, timezone: String, next: Option<Timestamp> },
+    /// Again and again, with the same length of time in between.
+    Every { seconds: u64 },
 }
 
 /// One thing to do.
@@ -106,6 +108,7 @@ impl TriggerView {
                 timezone: cron.timezone.to_string(),
                 next: next_after(cron, now),
             },
+            TriggerKind::Every { interval } => TriggerKindView::Every { seconds: interval.as_secs() },
         };
         Self { name: trigger.name.clone(), kind }
     }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 
 use super::assets::{ICON, LIVE, STYLE};
@@ -38,7 +37,7 @@ pub struct Page<'a> {
 }
 
 impl Page<'_> {
-    pub fn around(&self, content: Markup) -> Markup {
+    pub fn around(&self, content: Markup) -> Html<String> {
         let live = self.live.as_deref();
         document(
             self.title,
@@ -67,8 +66,8 @@ impl Page<'_> {
 }
 
 /// The frame of every page.
-pub fn document(title: &str, body: Markup) -> Markup {
-    html! {
+pub fn document(title: &str, body: Markup) -> Html<String> {
+    let whole = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -82,7 +81,8 @@ pub fn document(title: &str, body: Markup) -> Markup {
             }
             body { (body) }
         }
-    }
+    };
+    Html(whole.into_string())
 }
 
 /// A problem, as a page.

@@ -3,7 +3,7 @@
 use axum::Extension;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::response::{IntoResponse, Redirect};
+use axum::response::{Html, IntoResponse, Redirect};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ use super::runs::{Moment, moment_field};
 use super::{json, run, runs};
 use crate::http::App;
 use crate::http::access::Identity;
-use crate::http::api::request::{Id, Query, page};
+use crate::http::api::request::{Id, Params, page};
 use crate::model::{Message, MessageId};
 use crate::store::{MessageFilter, PageRequest, RunFilter, TopicSummary};
 
@@ -34,8 +34,8 @@ pub async fn list(
     State(app): State<App>,
     Extension(person): Extension<Identity>,
     uri: Uri,
-    Query(filters): Query<Filters>,
-) -> Result<Markup, Refusal> {
+    Params(filters): Params<Filters>,
+) -> Result<Html<String>, Refusal> {
     let filter = MessageFilter {
         topic: filters.topic.clone(),
         since: filters.since.map(|since| since.0),
@@ -108,7 +108,7 @@ pub async fn show(
     State(app): State<App>,
     Extension(person): Extension<Identity>,
     Id(id): Id<MessageId>,
-) -> Result<Markup, Refusal> {
+) -> Result<Html<String>, Refusal> {
     let store = app.engine.store();
     let message = store.message(id).await?.ok_or_else(|| not_found(format!("message {id}")))?;
     let filter = RunFilter { message: Some(id), ..RunFilter::default() };

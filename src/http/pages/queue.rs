@@ -3,14 +3,14 @@
 use axum::Extension;
 use axum::extract::{Form, State};
 use axum::http::Uri;
-use axum::response::Redirect;
+use axum::response::{Html, Redirect};
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::layout::{Page, Place, Refusal, may_act, next_link, short, span, time};
 use crate::http::App;
 use crate::http::access::Identity;
-use crate::http::api::request::{Query, page, unprocessable};
+use crate::http::api::request::{Params, page, unprocessable};
 use crate::model::{RunId, Task, TaskId, TaskState, Timestamp};
 use crate::store::{QueueDepth, Redrive, TaskFilter};
 
@@ -28,8 +28,8 @@ pub async fn show(
     State(app): State<App>,
     Extension(person): Extension<Identity>,
     uri: Uri,
-    Query(filters): Query<Filters>,
-) -> Result<Markup, Refusal> {
+    Params(filters): Params<Filters>,
+) -> Result<Html<String>, Refusal> {
     let store = app.engine.store();
     let now = app.engine.now();
     let depths = store.queue(now).await?;

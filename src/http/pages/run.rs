@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use axum::Extension;
 use axum::extract::{Form, State};
 use axum::http::header;
-use axum::response::{IntoResponse, Redirect};
+use axum::response::{Html, IntoResponse, Redirect};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -17,11 +17,11 @@ use super::{json, runs};
 use crate::http::access::Identity;
 use crate::http::api::request::Id;
 use crate::http::api::{self, LogEntry};
-use crate::http::{App, Problem};
+use crate::http::App;
 use crate::model::{
     Attempt, AttemptId, Condition, Run, RunId, Step, StepKind, Task, TaskId, TaskState, Timestamp, Workflow,
 };
-use crate::store::{Cancellation, Redrive, RunDetail};
+use crate::store::{Cancellation, RunDetail};
 
 /// Tasks whose states and logs are shown at once; those of others are a link away.
 const MOST_OPEN: usize = 20;
@@ -32,7 +32,7 @@ pub async fn show(
     State(app): State<App>,
     Extension(person): Extension<Identity>,
     Id(id): Id<RunId>,
-) -> Result<Markup, Refusal> {
+) -> Result<Html<String>, Refusal> {
     let store = app.engine.store();
     let detail = store.run(id).await?.ok_or_else(|| not_found(format!("run {id}")))?;
     let workflow = store.workflow(detail.run.version).await?;

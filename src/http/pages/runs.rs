@@ -3,6 +3,7 @@
 use axum::Extension;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::response::Html;
 use chrono::NaiveDateTime;
 use maud::{Markup, html};
 use serde::{Deserialize, Deserializer};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::layout::{Page, Place, Refusal, next_link, run_state, short, span, time};
 use crate::http::App;
 use crate::http::access::Identity;
-use crate::http::api::request::{Query, page};
+use crate::http::api::request::{Params, page};
 use crate::model::{Run, RunId, RunState, Timestamp};
 use crate::store::RunFilter;
 
@@ -61,8 +62,8 @@ pub async fn list(
     State(app): State<App>,
     Extension(person): Extension<Identity>,
     uri: Uri,
-    Query(filters): Query<Filters>,
-) -> Result<Markup, Refusal> {
+    Params(filters): Params<Filters>,
+) -> Result<Html<String>, Refusal> {
     let filter = RunFilter {
         states: filters.state.clone(),
         workflow: filters.workflow.clone(),

@@ -2,13 +2,13 @@
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Redirect, Response};
-use maud::{Markup, html};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use maud::html;
 use serde::Deserialize;
 
 use super::layout::{Refusal, document};
 use crate::http::access::{is_from_elsewhere, session_cookie};
-use crate::http::api::request::Query;
+use crate::http::api::request::Params;
 use crate::http::{App, Problem, Scope};
 
 #[derive(Default, Deserialize)]
@@ -24,7 +24,7 @@ pub struct SignIn {
     next: Option<String>,
 }
 
-pub async fn form(State(app): State<App>, Query(query): Query<Next>) -> Response {
+pub async fn form(State(app): State<App>, Params(query): Params<Next>) -> Response {
     let next = local(query.next.as_deref());
     match app.access.is_open() {
         true => Redirect::to(next).into_response(),
@@ -74,7 +74,7 @@ fn local(next: Option<&str>) -> &str {
     next.filter(stays).unwrap_or("/runs")
 }
 
-fn page(next: &str, refusal: Option<&str>) -> Markup {
+fn page(next: &str, refusal: Option<&str>) -> Html<String> {
     document(
         "Sign in",
         html! {

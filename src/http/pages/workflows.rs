@@ -2,11 +2,11 @@
 
 use axum::Extension;
 use axum::extract::{Form, Path, State};
-use axum::response::Redirect;
+use axum::response::{Html, Redirect};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{Page, Place, Refusal, may_act, run_state, time};
+use super::layout::{Page, Place, Refusal, may_act, run_state, span, time};
 use crate::engine::{Definition, RunRequest, Unready, next_after};
 use crate::http::App;
 use crate::http::access::Identity;
@@ -14,7 +14,7 @@ use crate::http::api::request::unprocessable;
 use crate::http::api::workflows::last_run;
 use crate::model::{Run, StepKind, Timestamp, Trigger, TriggerKind};
 
-pub async fn list(State(app): State<App>, Extension(person): Extension<Identity>) -> Result<Markup, Refusal> {
+pub async fn list(State(app): State<App>, Extension(person): Extension<Identity>) -> Result<Html<String>, Refusal> {
     let served = app.engine.served();
     let mut rows = Vec::new();
     for definition in served.workflows.values() {
@@ -89,6 +89,7 @@ fn starts(trigger: &Trigger, now: Timestamp) -> Markup {
             code { (cron.expression) } " " span.muted { (cron.timezone) }
             @if let Some(next) = next_after(cron, now) { ", next " (time(next)) }
         },
+        TriggerKind::Every { interval } => html! { "every " (span(*interval)) },
     }
 }
 
