@@ -12,11 +12,11 @@ use super::input::{self, InitialState, JobFile};
 use super::log::{self, Logger, Source};
 use super::output::{self, Layout};
 use super::{prepare, report};
-use crate::quantity::{Megabytes, Span};
-use crate::secrets::Secrets;
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::Dialect;
 use crate::isolate::{Job, Limits, MIB, MIN_HEAP, Network, Outcome, RunStats};
+use crate::quantity::{Megabytes, Span};
+use crate::secrets::Secrets;
 
 /// Keys that a final state never holds: the credential, and the raw answer of the last request.
 const REMOVED_FROM_STATE: [&str; 2] = ["configuration", "response"];
