@@ -1,12 +1,16 @@
 //! Every setting of the server, with its default.
 //!
-//! A setting comes from, the first that has it: a flag; the environment; the file `.env` in the project; the file
-//! `fnhost.yaml` in the project; its default. Files use the names of the environment (`FNHOST_CONCURRENCY`, or
-//! `concurrency` in `fnhost.yaml`).
+//! A setting comes from the first that has it: a flag; the environment; the file `.env` in the project; the file
+//! `fnhost.yaml` in the project; its default. Files use the names of the environment: `FNHOST_CONCURRENCY=4` in `.env`,
+//! and in `fnhost.yaml` the same without its prefix, `concurrency: 4`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use clap::Command;
+use serde_json::Value;
 
 use crate::quantity::{Megabytes, Span};
 
@@ -154,4 +158,130 @@ pub struct StoreConfig {
 /// Days as a span; 0 is for ever.
 pub fn days(days: u32) -> Option<Duration> {
     (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 60 * 60))
+}
+
+/// The file of settings in a project.
+pub const SETTINGS_FILE: &str = "fnhost.yaml";
+
+/// A file of settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path}{place}: {reason}")]
+    Syntax { path: String, place: String, reason: String },
+    #[error("{path}: there is no setting `{key}`{hint}")]
+    Unknown { path: String, key: String, hint: String },
+    #[error("{path}: `{key}` must be a text, a number, a truth value or a list of these")]
+    Value { path: String, key: String },
+}
+
+/// Gives the settings of `command` that have a name in the environment the defaults that the project in `dir` has for
+/// them.
+pub fn with_project_settings(command: Command, dir: &Path) -> Result<Command, SettingsError> {
+    let names: Vec<String> =
+        command.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
+    let mut settings = settings_file(&dir.join(SETTINGS_FILE), &names)?;
+    settings.extend(crate::project::dotenv(dir));
+    Ok(command.mut_args(|argument| {
+        let setting = argument.get_env().and_then(|name| settings.get(name.to_str()?)).cloned();
+        match setting {
+            // A flag without a value is set by a value that says so.
+            Some(value) if !argument.get_action().takes_values() => {
+                let on = !matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "false" | "no" | "off");
+                if on { argument.default_value("true") } else { argument }
+            }
+            Some(value) => argument.default_value(value),
+            None => argument,
+        }
+    }))
+}
+
+/// Name in the environment → value, for what the file sets.
+fn settings_file(path: &Path, names: &[String]) -> Result<BTreeMap<String, String>, SettingsError> {
+    let shown = || path.display().to_string();
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(source) => return Err(SettingsError::Read { path: shown(), source }),
+    };
+    let file: BTreeMap<String, Value> = serde_saphyr::from_str(&text).map_err(|error| SettingsError::Syntax {
+        path: shown(),
+        place: error.location().map_or_else(String::new, |place| format!(":{}:{}", place.line(), place.column())),
+        reason: error.without_snippet().to_string(),
+    })?;
+    let mut settings = BTreeMap::new();
+    for (key, value) in file {
+        let upper = key.to_ascii_uppercase().replace('-', "_");
+        let name = names.iter().find(|name| **name == upper || name.strip_prefix("FNHOST_") == Some(&upper));
+        let name =
+            name.ok_or_else(|| SettingsError::Unknown { path: shown(), hint: hint(&upper, names), key: key.clone() })?;
+        let text = plain(&value).ok_or_else(|| SettingsError::Value { path: shown(), key })?;
+        settings.insert(name.clone(), text);
+    }
+    Ok(settings)
+}
+
+/// The name that was meant, perhaps.
+fn hint(upper: &str, names: &[String]) -> String {
+    let short = names.iter().map(|name| name.strip_prefix("FNHOST_").unwrap_or(name));
+    let near = short.map(|name| (strsim::damerau_levenshtein(name, upper), name)).min();
+    match near {
+        Some((distance, name)) if distance <= 3 => format!("; did you mean `{}`?", name.to_ascii_lowercase()),
+        _ => "; see fnhost serve --help".to_owned(),
+    }
+}
+
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Array(items) => items.iter().map(plain).collect::<Option<Vec<_>>>().map(|items| items.join(",")),
+        Value::Null | Value::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
+    use super::*;
+
+    fn http(files: &[(&str, &str)], arguments: &[&str]) -> Result<HttpConfig, String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let command = HttpConfig::augment_args(Command::new("serve").mut_args(|argument| argument));
+        let command = with_project_settings(command, dir.path())
+            .map_err(|error| error.to_string().replace(&format!("{}/", dir.path().display()), ""))?;
+        let arguments = std::iter::once("serve").chain(arguments.iter().copied());
+        let matches = command.try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+        HttpConfig::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_win_over_env_files_and_these_over_settings_files() {
+        let settings = ("fnhost.yaml", "port: 1\nbody_limit: 2.5\nopen-metrics: true\ncors: [http://a, http://b]\n");
+        let dotenv = (".env", "PORT=2\nOTHER=x\n");
+        let config = http(&[settings, dotenv], &["--read-timeout", "3s"]).unwrap();
+        assert_eq!((config.port, config.body_limit.bytes()), (2, 5 << 19));
+        assert!(config.open_metrics && !config.no_auth);
+        assert_eq!(config.cors, ["http://a", "http://b"]);
+        assert_eq!(http(&[settings, dotenv], &["--port", "3"]).unwrap().port, 3);
+        assert_eq!(http(&[settings], &[]).unwrap().port, 1);
+    }
+
+    #[test]
+    fn mistakes_in_a_settings_file_are_told() {
+        let error = |text| http(&[("fnhost.yaml", text)], &[]).unwrap_err();
+        assert_eq!(error("prot: 1\n"), "fnhost.yaml: there is no setting `prot`; did you mean `port`?");
+        assert_eq!(
+            error("port: {a: 1}\n"),
+            "fnhost.yaml: `port` must be a text, a number, a truth value or a list of these"
+        );
+        assert!(error("port: [\n").starts_with("fnhost.yaml:"));
+        assert!(error("port: many\n").contains("many"));
+    }
 }

@@ -358,6 +358,7 @@ fn load(host: &Host, specifiers: &[String]) -> Outcome {
         limits: Limits::default(),
         network: Network::Open,
         remove_from_state: Vec::new(),
+        traceparent: None,
         test: false,
         hide: None,
     };

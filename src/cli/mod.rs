@@ -19,10 +19,13 @@ mod prepare;
 mod report;
 pub mod run;
 pub mod serve;
+pub mod token;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::config;
 
 /// Runs OpenFn jobs in V8 isolates: one program, no Node
 ///
@@ -41,6 +44,7 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Serve(serve::Args),
+    Token(token::Args),
     Install(install::Args),
     Check(check::Args),
     Compile(compile::Args),
@@ -92,13 +96,34 @@ pub fn main() -> ExitCode {
     }
     match command {
         Command::Run(args) => run::run(args),
-        Command::Serve(args) => serve::run(args),
-        Command::Install(args) => install::run(args),
+        Command::Serve(args) => match with_project_settings(args) {
+            Ok(args) => serve::run(args),
+            Err(error) => error.exit(),
+        },
         Command::Check(args) => check::run(args),
+        Command::Token(args) => token::run(args),
+        Command::Install(args) => install::run(args),
         Command::Compile(args) => compile::run(args),
         Command::Execute(args) => execute::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
+    }
+}
+
+/// The command line again, with what the project sets in place of the defaults: only the command line says which project
+/// that is.
+fn with_project_settings(args: serve::Args) -> Result<serve::Args, clap::Error> {
+    if args.demo {
+        return Ok(args);
+    }
+    let mut command = Cli::command();
+    let serve = command.find_subcommand("serve").cloned().unwrap_or_default();
+    let serve = config::with_project_settings(serve, &args.dir)
+        .map_err(|error| command.error(clap::error::ErrorKind::ValueValidation, error))?;
+    let matches = command.mut_subcommand("serve", |_| serve).try_get_matches()?;
+    match Cli::from_arg_matches(&matches)?.command {
+        Command::Serve(args) => Ok(args),
+        _ => Ok(args),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::engine::{Engine, Options, RetentionPolicy};
 use crate::http::{self, Access, App};
 use crate::isolate::{IsolatePool, Limits, PoolOptions};
 use crate::model::{StepKind, Workflow};
-use crate::project::watch::Watch;
+use crate::project::watch::{Snapshot, Watch};
 use crate::project::{Loaded, Project};
 use crate::step::js::JsRunner;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -45,7 +45,7 @@ pub struct Args {
 
     /// Serve an example, in a directory of its own, that needs no project
     #[arg(long)]
-    demo: bool,
+    pub demo: bool,
 
     /// Fail if an adaptor is not installed, instead of installing it
     #[arg(long)]
@@ -78,7 +78,7 @@ Settings come from flags, then the environment, then .env and fnhost.yaml in the
 environment stand for the flags: FNHOST_CONCURRENCY=4 in .env, or concurrency: 4 in fnhost.yaml.";
 
 pub fn run(args: Args) -> ExitCode {
-    if let Err(message) = telemetry::init(&args.log) {
+    if let Err(message) = telemetry::init(&args.log).and_then(|()| http::start_metrics()) {
         eprintln!("error: {message}");
         return Exit::Usage.into();
     }
@@ -100,9 +100,12 @@ pub fn run(args: Args) -> ExitCode {
 async fn serve(mut args: Args) -> Result<Exit, Failure> {
     let started = Instant::now();
     let mut signals = Signals::listen()?;
+    telemetry::trace::start().map_err(Failure::usage)?;
+    tokio::spawn(telemetry::metrics::keep_tidy());
     if args.demo {
         args.dir = demo::directory()?;
     }
+    tracing::info!(http = ?args.http, jobs = ?args.jobs, store = ?args.store, log = ?args.log, "settings");
     let loaded = load(&args.dir)?;
     let (store, secret_key) = open_store(&args)?;
     let listener = listen(&args.http).await?;
@@ -111,9 +114,8 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
     let adaptors = Adaptors::at(&args.dir);
     let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
     let runner = runner(&args.jobs, adaptors, &installed);
-    let options =
-        Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
-    let engine = Engine::start(store.clone(), runner, options).await.map_err(store_failure)?;
+    let options = Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
+    let engine = Engine::start(store.clone(), secret_key.clone(), runner, options).await.map_err(store_failure)?;
     let access = Arc::new(Access::new(store.clone(), args.http.no_auth));
     let config = Arc::new(args.http.clone());
     let app = App { engine: engine.clone(), access: access.clone(), config, secret_key };
@@ -139,6 +141,7 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
         // Requests that waited for their runs have their answers now.
         let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
         store.close().await;
+        let _ = tokio::task::spawn_blocking(telemetry::trace::stop).await;
     };
     tokio::select! {
         () = shut_down => tracing::info!("stopped"),
@@ -165,7 +168,9 @@ fn open_store(args: &Args) -> Result<(Arc<dyn Store>, SecretKey), Failure> {
     std::fs::create_dir_all(&dir)
         .map_err(|error| Failure::host(format!("cannot make the data directory {}: {error}", dir.display())))?;
     let key = match std::env::var("FNHOST_SECRET_KEY") {
-        Ok(key) => SecretKey::from_base64(&key).map_err(|error| Failure::usage(format!("FNHOST_SECRET_KEY: {error}")))?,
+        Ok(key) => {
+            SecretKey::from_base64(&key).map_err(|error| Failure::usage(format!("FNHOST_SECRET_KEY: {error}")))?
+        }
         Err(_) => SecretKey::from_file(&dir.join("secret.key")).map_err(|error| Failure::host(error.to_string()))?,
     };
     let store = SqliteStore::open(&dir.join("fnhost.db"), &SqliteOptions::default()).map_err(store_failure)?;
@@ -184,11 +189,7 @@ async fn listen(config: &HttpConfig) -> Result<TcpListener, Failure> {
 }
 
 /// The adaptors of the project. What is missing is installed now: never while a request waits.
-async fn install_missing(
-    args: &Args,
-    adaptors: &Adaptors,
-    workflows: &[Workflow],
-) -> Result<Vec<Installed>, Failure> {
+async fn install_missing(args: &Args, adaptors: &Adaptors, workflows: &[Workflow]) -> Result<Vec<Installed>, Failure> {
     let specs = specs_of(workflows)?;
     let find = |spec: &AdaptorSpec| adaptors.find(spec).map_err(|error| Failure::host(error.to_string()));
     let mut missing = Vec::new();
@@ -296,7 +297,9 @@ fn warn_if_open(config: &HttpConfig, address: &SocketAddr) {
         return;
     }
     if config.keyed_topics.is_empty() {
-        tracing::warn!("everyone who reaches {address} can post to the inbox: set --keyed-topics inbox to ask for a key");
+        tracing::warn!(
+            "everyone who reaches {address} can post to the inbox: set --keyed-topics inbox to ask for a key"
+        );
     }
     if config.tls_cert.is_none() {
         tracing::warn!("{address} is served without TLS: put a proxy in front, or set --tls-cert and --tls-key");
@@ -312,18 +315,18 @@ fn url(config: &HttpConfig, address: &SocketAddr) -> String {
 }
 
 /// Reads the project again whenever its files change.
-async fn reload_on_change(engine: Engine, args: Arc<Args>, mut files: BTreeSet<PathBuf>) {
+async fn reload_on_change(engine: Engine, args: Arc<Args>, mut files: Snapshot) {
     if args.no_reload {
         return;
     }
     loop {
-        Watch::new(&args.dir, files.iter().cloned()).next().await;
+        Watch::new(&args.dir, files).next().await;
         files = reload(&engine, &args).await;
     }
 }
 
 /// Reads the project again. A broken one changes nothing but the log. Gives the files to watch from now on.
-async fn reload(engine: &Engine, args: &Args) -> BTreeSet<PathBuf> {
+async fn reload(engine: &Engine, args: &Args) -> Snapshot {
     let dir = args.dir.clone();
     let loaded = tokio::task::spawn_blocking(move || Project::load(&dir, &|name| std::env::var(name).ok())).await;
     match loaded {

@@ -1,6 +1,7 @@
 //! One attempt at one task: read the state it starts with, do the step, settle.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::ingest::new_task;
 use super::served::Definition;
-use super::{Engine, Event, EventKind};
+use super::{Engine, Event, EventKind, trace};
 use crate::isolate::{LogLine, LogSink};
 use crate::model::{
-    Attempt, AttemptId, AttemptOutcome, Failure, Message, Severity, Task, TaskInput, TaskState, Timestamp,
+    Attempt, AttemptId, AttemptOutcome, Failure, Message, Run, RunState, Severity, Task, TaskId, TaskInput, TaskState,
+    Timestamp, Workflow,
 };
 use crate::step::StepResult;
 use crate::step::js::Prepared;
@@ -85,22 +87,36 @@ impl Engine {
         );
         let log = Log::default();
         let sink = self.sink(&log, claimed, prepared.clone());
-        let result = prepared.run(slot, &input, sink, cancel.clone()).await;
+        let traceparent = trace::context_of_attempt(&claimed.run, &claimed.task);
+        let result = prepared.run(slot, &input, traceparent, sink, cancel.clone()).await;
         Some(Begun { definition: Some(definition.clone()), started_at, input, result, log })
     }
 
     /// The state that the step starts with: JSON text, an object.
     async fn input(&self, claimed: &ClaimedTask, definition: &Definition) -> Result<String, StoreError> {
+        self.state_for(&claimed.task, &claimed.run, &definition.workflow).await
+    }
+
+    /// The state that a task starts with, or started with; None: there is no such task.
+    pub async fn task_input(&self, id: TaskId) -> Result<Option<String>, StoreError> {
         let store = &self.shared.store;
-        let text = match &claimed.task.input {
-            TaskInput::Message => match claimed.run.message {
+        let Some(task) = store.task(id).await? else { return Ok(None) };
+        let Some(run) = store.run(task.run).await?.map(|detail| detail.run) else { return Ok(None) };
+        let Some(workflow) = store.workflow(run.version).await? else { return Ok(None) };
+        self.state_for(&task, &run, &workflow).await.map(Some)
+    }
+
+    async fn state_for(&self, task: &Task, run: &Run, workflow: &Workflow) -> Result<String, StoreError> {
+        let store = &self.shared.store;
+        let text = match &task.input {
+            TaskInput::Message => match run.message {
                 Some(id) => store.message(id).await?.map(|message| message_state(&message)),
                 None => None,
             },
             TaskInput::Output(attempt) => store.output(*attempt).await?,
-            TaskInput::Cursor => match store.cursor(&claimed.run.workflow, &claimed.task.step).await? {
+            TaskInput::Cursor => match store.cursor(&run.workflow, &task.step).await? {
                 Some(state) => Some(state),
-                None => definition.workflow.initial_state.clone(),
+                None => workflow.initial_state.clone(),
             },
             TaskInput::State(state) => Some(state.clone()),
         };
@@ -139,10 +155,30 @@ impl Engine {
         };
         let then = self.then(claimed, definition.as_deref(), &attempt, now);
         let keep_cursor =
-            outcome == AttemptOutcome::Success && definition.is_some_and(|definition| definition.keeps_cursor());
+            outcome == AttemptOutcome::Success && definition.as_deref().is_some_and(Definition::keeps_cursor);
         let settlement =
             Settlement { owner: self.shared.owner.clone(), attempt, output, log: log.take(), keep_cursor, then };
-        self.settle(claimed, settlement).await;
+        let settled = self.settle(claimed, &settlement).await;
+        let final_state_path = definition.as_ref().and_then(|found| found.workflow.final_state_path.as_deref());
+        if let (Settled::Finished(RunState::Completed), Some(path)) = (settled, final_state_path) {
+            self.write_final_state(path, settlement.output.unwrap_or_default()).await;
+        }
+    }
+
+    /// Leaves the last final state where the project asks for it.
+    async fn write_final_state(&self, path: &Path, state: String) {
+        let path = self.served().dir.join(path);
+        let shown = path.display().to_string();
+        let written = tokio::task::spawn_blocking(move || {
+            let dir = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(dir)?;
+            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            file.write_all(state.as_bytes())?;
+            file.persist(&path).map_err(|error| error.error)
+        });
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!(path = shown, %error, "cannot write the final state");
+        }
     }
 
     /// What follows from an attempt.
@@ -209,11 +245,11 @@ impl Engine {
             keep_cursor: false,
             then,
         };
-        self.settle(&claimed, settlement).await;
+        self.settle(&claimed, &settlement).await;
     }
 
     /// Writes a result, however long the store is away: an attempt that was made must not be made again for that.
-    async fn settle(&self, claimed: &ClaimedTask, settlement: Settlement) {
+    async fn settle(&self, claimed: &ClaimedTask, settlement: &Settlement) -> Settled {
         let mut wait = Duration::from_millis(50);
         let settled = loop {
             match self.shared.store.settle(settlement.clone()).await {
@@ -230,7 +266,8 @@ impl Engine {
             }
         };
         self.shared.let_go(claimed.task.id);
-        self.told(claimed, &settlement, settled);
+        self.told(claimed, settlement, settled);
+        settled
     }
 
     /// Tells of what was settled, and wakes who waits for it.
@@ -244,12 +281,12 @@ impl Engine {
             Then::Dead => TaskState::Dead,
             Then::Cancelled => TaskState::Cancelled,
         };
-        super::metrics::attempt(claimed, &settlement.attempt, state);
+        self.attempt_ended(claimed, &settlement.attempt, state);
         let (task, step, attempt) = (claimed.task.id, claimed.task.step.clone(), settlement.attempt.id);
         self.tell(claimed, EventKind::TaskEnded { task, step, attempt, state });
         match settled {
             Settled::Finished(state) => {
-                super::metrics::run_ended(&claimed.run, state, self.now());
+                self.run_ended(&claimed.run, state);
                 self.tell(claimed, EventKind::RunEnded { state });
                 self.shared.timers.notify_one();
             }
@@ -273,6 +310,16 @@ impl Engine {
                 "level": line.level,
                 "message": prepared.hide(&line.message),
             });
+            tracing::debug!(
+                run = %claimed.run.id,
+                task = %claimed.task.id,
+                workflow = claimed.run.workflow,
+                step = claimed.task.step,
+                source = line["source"].as_str(),
+                job_level = line["level"].as_str(),
+                line = line["message"].as_str(),
+                "a job logs"
+            );
             log.add(&line);
             if engine.shared.events.heard() {
                 let (task, step) = (claimed.task.id, claimed.task.step.clone());

@@ -6,9 +6,11 @@
 
 mod authorities;
 mod blobs;
+mod calls;
 mod conditions;
 mod custody;
 mod error;
+mod evaluator;
 mod host;
 mod intercept;
 mod isolate_thread;

@@ -10,6 +10,7 @@ use deno_core::{ExtensionFileSource, OpState, ascii_str_include, op2, v8};
 use deno_error::JsErrorBox;
 
 use super::blobs::op_fnhost_blob_part;
+use super::calls::{op_fnhost_call_begin, op_fnhost_call_end};
 use super::intercept::Request;
 use super::limits::Limit;
 use super::machine;
@@ -237,13 +238,17 @@ const JAVASCRIPT: [ExtensionFileSource; 2] = [
 ];
 
 /// Evaluated on demand only.
-const LAZY_JAVASCRIPT: [ExtensionFileSource; 1] =
-    [ExtensionFileSource::new("ext:fnhost/intercept.js", ascii_str_include!("../../js/intercept.js"))];
+const LAZY_JAVASCRIPT: [ExtensionFileSource; 2] = [
+    ExtensionFileSource::new("ext:fnhost/intercept.js", ascii_str_include!("../../js/intercept.js")),
+    ExtensionFileSource::new("ext:fnhost/trace.js", ascii_str_include!("../../js/trace.js")),
+];
 
 deno_core::extension!(
     fnhost,
     ops = [
         op_fnhost_blob_part,
+        op_fnhost_call_begin,
+        op_fnhost_call_end,
         op_fnhost_caller,
         op_fnhost_compile,
         op_fnhost_find,

@@ -13,6 +13,7 @@ use deno_runtime::deno_web::{BlobStore, InMemoryBroadcastChannel};
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
+use super::calls::Calls;
 use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::host::Host;
 use super::intercept::Request;
@@ -46,6 +47,8 @@ pub struct Job {
     pub hide: Option<Hide>,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
+    /// W3C trace context that the job's HTTP requests are part of, if traces are exported.
+    pub traceparent: Option<String>,
 }
 
 /// No network.
@@ -235,7 +238,6 @@ impl Isolate {
         let mut worker = MainWorker::bootstrap_from_options(&job_url("job.js")?, services, options);
         let runtime = &mut worker.js_runtime;
         let handle = runtime.v8_isolate().thread_safe_handle();
-        tripwire.arm(handle.clone());
         {
             let state = runtime.op_state();
             let mut state = state.borrow_mut();
@@ -321,6 +323,10 @@ impl Isolate {
         }
         if job.test {
             self.entry.call(runtime, &self.entry.intercept, &[])?;
+        }
+        if let Some(calls) = job.traceparent.as_deref().and_then(Calls::part_of) {
+            runtime.op_state().borrow_mut().put(calls);
+            self.entry.call(runtime, &self.entry.trace, &[])?;
         }
         Ok(Taken { job, url, prelude: prelude.len() as u32 })
     }
@@ -437,6 +443,9 @@ impl Isolate {
         };
         stats.load = start.elapsed();
 
+        // Nothing of the run's has been evaluated yet, so there was nothing to stop.
+        let context = self.worker.js_runtime.main_context();
+        self.tripwire.arm(self.worker.js_runtime.v8_isolate(), context);
         let start = Instant::now();
         let evaluation = self.worker.js_runtime.mod_evaluate(id);
         let evaluated = self.drive(Box::pin(evaluation)).await;
@@ -587,6 +596,7 @@ struct EntryPoints {
     load_ahead: v8::Global<v8::Function>,
     compile_ahead: v8::Global<v8::Function>,
     intercept: v8::Global<v8::Function>,
+    trace: v8::Global<v8::Function>,
     run: v8::Global<v8::Function>,
     evaluated: v8::Global<v8::Function>,
 }
@@ -610,6 +620,7 @@ impl EntryPoints {
             load_ahead: function("loadAhead"),
             compile_ahead: function("compileAhead"),
             intercept: function("intercept"),
+            trace: function("trace"),
             run: function("run"),
             evaluated: function("evaluated"),
         };

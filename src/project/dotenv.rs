@@ -72,7 +72,11 @@ fn unquoted(value: &str) -> Result<String, &'static str> {
 
 fn only_comment(rest: &str) -> Result<(), &'static str> {
     let rest = rest.trim();
-    if rest.is_empty() || rest.starts_with('#') { Ok(()) } else { Err("something follows the quote that ends the value") }
+    if rest.is_empty() || rest.starts_with('#') {
+        Ok(())
+    } else {
+        Err("something follows the quote that ends the value")
+    }
 }
 
 #[cfg(test)]
@@ -86,8 +90,7 @@ mod tests {
         let text = "# c\nA=1\n\nexport B = two words # c\r\nC='a # \\n'\nD=\"x\\ny\\\"\" # c\nE=p#ss\nF=\n";
         let mut problems = Problems::default();
         let variables = read(Source::new(Path::new(".env"), text.into()), &mut problems);
-        let expected =
-            [("A", "1"), ("B", "two words"), ("C", "a # \\n"), ("D", "x\ny\""), ("E", "p#ss"), ("F", "")];
+        let expected = [("A", "1"), ("B", "two words"), ("C", "a # \\n"), ("D", "x\ny\""), ("E", "p#ss"), ("F", "")];
         assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
         assert!(problems.errors.is_empty());
     }

@@ -2,17 +2,24 @@
 //! and Deno's runtime once is enough.
 
 mod adaptors;
+mod check;
 mod cli;
 mod compile;
+mod connections;
 mod errors;
 mod execute;
+mod hostile;
 mod http;
+mod inbox;
 mod install;
 mod intercept;
 mod isolation;
 mod limits;
 mod packs;
 mod run;
+mod server;
 mod support;
+mod tokens;
 mod v8_archive;
 mod versions;
+mod webhook;
