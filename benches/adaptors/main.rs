@@ -387,8 +387,8 @@ package with a server of its own kind was used against that server (MariaDB, Pos
 SOAP), on this machine; one for a service on the internet, against a stand-in that answers as the service's
 documentation has it. **loads only**: everything short of a server that cannot run here. **fails**: a test of it threw.
 
-CPU is that of the whole life of a fresh isolate which loads all of the package and does nothing else, through its pack;
-in brackets, file by file. A job that uses a part of an adaptor loads less. Heap is V8's after that.
+CPU is that of the whole life of a fresh isolate which reads all that the package exports and does nothing else, through
+its pack, where the dependencies of an export load when it runs; in brackets, file by file. Heap is V8's after that.
 
 ";
 
