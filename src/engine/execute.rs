@@ -14,7 +14,8 @@ use super::served::Definition;
 use super::{Engine, Event, EventKind, trace};
 use crate::isolate::{LogLine, LogSink};
 use crate::model::{
-    Attempt, AttemptId, AttemptOutcome, Failure, Message, RunState, Severity, Task, TaskInput, TaskState, Timestamp,
+    Attempt, AttemptId, AttemptOutcome, Failure, Message, Run, RunState, Severity, Task, TaskId, TaskInput, TaskState,
+    Timestamp, Workflow,
 };
 use crate::step::StepResult;
 use crate::step::js::Prepared;
@@ -93,16 +94,29 @@ impl Engine {
 
     /// The state that the step starts with: JSON text, an object.
     async fn input(&self, claimed: &ClaimedTask, definition: &Definition) -> Result<String, StoreError> {
+        self.state_for(&claimed.task, &claimed.run, &definition.workflow).await
+    }
+
+    /// The state that a task starts with, or started with; None: there is no such task.
+    pub async fn task_input(&self, id: TaskId) -> Result<Option<String>, StoreError> {
         let store = &self.shared.store;
-        let text = match &claimed.task.input {
-            TaskInput::Message => match claimed.run.message {
+        let Some(task) = store.task(id).await? else { return Ok(None) };
+        let Some(run) = store.run(task.run).await?.map(|detail| detail.run) else { return Ok(None) };
+        let Some(workflow) = store.workflow(run.version).await? else { return Ok(None) };
+        self.state_for(&task, &run, &workflow).await.map(Some)
+    }
+
+    async fn state_for(&self, task: &Task, run: &Run, workflow: &Workflow) -> Result<String, StoreError> {
+        let store = &self.shared.store;
+        let text = match &task.input {
+            TaskInput::Message => match run.message {
                 Some(id) => store.message(id).await?.map(|message| message_state(&message)),
                 None => None,
             },
             TaskInput::Output(attempt) => store.output(*attempt).await?,
-            TaskInput::Cursor => match store.cursor(&claimed.run.workflow, &claimed.task.step).await? {
+            TaskInput::Cursor => match store.cursor(&run.workflow, &task.step).await? {
                 Some(state) => Some(state),
-                None => definition.workflow.initial_state.clone(),
+                None => workflow.initial_state.clone(),
             },
             TaskInput::State(state) => Some(state.clone()),
         };

@@ -58,7 +58,12 @@ pub const METRICS: &[Metric] = &[
         "Attempts, by outcome, class of error, and what became of the task",
     ),
     metric(ATTEMPT_SECONDS, Kind::Histogram(LONG), &["workflow", "outcome"], "How long attempts took, in seconds"),
-    metric(QUEUE_SECONDS, Kind::Histogram(LONG), &["workflow"], "How long tasks were due before they began, in seconds"),
+    metric(
+        QUEUE_SECONDS,
+        Kind::Histogram(LONG),
+        &["workflow"],
+        "How long tasks were due before they began, in seconds",
+    ),
     metric(
         QUEUE,
         Kind::Gauge,

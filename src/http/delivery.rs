@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn delivery(uri: &str, headers: &[(&str, &str)]) -> Result<Delivery, String> {
-        let mut request = axum::http::Request::post(uri);
+        let mut request = http::Request::post(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(key(&[("webhook-id", "w")]), Ok(Some("webhook:w".into())));
         assert!(key(&[("idempotency-key", "")]).is_err());
         assert!(key(&[("idempotency-key", &"k".repeat(256))]).is_err());
-        let (parts, ()) = axum::http::Request::post("/inbox").body(()).unwrap().into_parts();
+        let (parts, ()) = http::Request::post("/inbox").body(()).unwrap().into_parts();
         let event = CloudEvent { id: "1".into(), source: "/s".into(), headers: vec![] };
         let delivery = Delivery::of(&parts, Some(&event), Timestamp::default()).unwrap();
         assert_eq!(delivery.dedupe_key.as_deref(), Some("event:/s 1"));

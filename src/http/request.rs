@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn describe(uri: &str, headers: &[(&str, &str)]) -> Value {
-        let mut request = axum::http::Request::post(uri);
+        let mut request = http::Request::post(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -329,6 +329,7 @@ pub trait Store: Send + Sync + 'static {
     async fn runs(&self, filter: RunFilter, page: PageRequest<RunId>) -> Result<Page<Run, RunId>>;
     async fn run(&self, id: RunId) -> Result<Option<RunDetail>>;
     async fn tasks(&self, filter: TaskFilter, page: PageRequest<TaskId>) -> Result<Page<Task, TaskId>>;
+    async fn task(&self, id: TaskId) -> Result<Option<Task>>;
     async fn messages(&self, filter: MessageFilter, page: PageRequest<MessageId>) -> Result<Page<Message, MessageId>>;
     async fn message(&self, id: MessageId) -> Result<Option<Message>>;
     async fn topics(&self) -> Result<Vec<TopicSummary>>;

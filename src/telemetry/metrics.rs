@@ -38,9 +38,17 @@ pub const LONG: &[f64] = &[
     86_400.0,
 ];
 /// Bounds for memory, from 4 MiB to 1 GiB.
-pub const BYTES: &[f64] =
-    &[4_194_304.0, 8_388_608.0, 16_777_216.0, 33_554_432.0, 67_108_864.0, 134_217_728.0, 268_435_456.0, 536_870_912.0,
-      1_073_741_824.0];
+pub const BYTES: &[f64] = &[
+    4_194_304.0,
+    8_388_608.0,
+    16_777_216.0,
+    33_554_432.0,
+    67_108_864.0,
+    134_217_728.0,
+    268_435_456.0,
+    536_870_912.0,
+    1_073_741_824.0,
+];
 
 const BUILD: &str = "fnhost_build_info";
 const UPTIME: &str = "fnhost_uptime_seconds";
@@ -51,7 +59,12 @@ const RESIDENT: &str = "process_resident_memory_bytes";
 pub const PROCESS: &[Metric] = &[
     Metric { name: BUILD, kind: Kind::Gauge, labels: &["version"], help: "Always 1; which version this is" },
     Metric { name: UPTIME, kind: Kind::Gauge, labels: &[], help: "Seconds since the server was started" },
-    Metric { name: STARTED, kind: Kind::Gauge, labels: &[], help: "When the server was started, in seconds since 1970" },
+    Metric {
+        name: STARTED,
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the server was started, in seconds since 1970",
+    },
     Metric { name: RESIDENT, kind: Kind::Gauge, labels: &[], help: "Memory of the process that is in RAM, in bytes" },
 ];
 

@@ -32,13 +32,13 @@ use rusqlite::Connection;
 use self::lock::ProcessLock;
 use self::queue::Turns;
 use self::readers::Readers;
+pub use self::writer::METRICS;
 use self::writer::{Admission, Writer};
 use super::{
-    Admitted, Cancellation, Claim, Claimed, ClaimedTask, Intake, Load, MessageFilter, Page, PageRequest, QueueDepth, Redrive,
-    Result, Retention, RunDetail, RunFilter, Sealed, Settled, Settlement, Store, TaskFilter, Then, Token, TopicSummary,
-    WorkflowSummary,
+    Admitted, Cancellation, Claim, Claimed, ClaimedTask, Intake, Load, MessageFilter, Page, PageRequest, QueueDepth,
+    Redrive, Result, Retention, RunDetail, RunFilter, Sealed, Settled, Settlement, Store, TaskFilter, Then, Token,
+    TopicSummary, WorkflowSummary,
 };
-pub use self::writer::METRICS;
 use crate::model::{Attempt, AttemptId, Message, MessageId, Run, RunId, Task, TaskId, TaskInput, Timestamp, Workflow};
 
 /// Workflow versions kept in memory; past that, all are read anew.
@@ -259,6 +259,10 @@ impl Store for SqliteStore {
 
     async fn tasks(&self, filter: TaskFilter, page: PageRequest<TaskId>) -> Result<Page<Task, TaskId>> {
         self.read(move |connection| lists::tasks(connection, &filter, &page)).await
+    }
+
+    async fn task(&self, id: TaskId) -> Result<Option<Task>> {
+        self.read(move |connection| Ok(lists::task(connection, id)?)).await
     }
 
     async fn messages(&self, filter: MessageFilter, page: PageRequest<MessageId>) -> Result<Page<Message, MessageId>> {
