@@ -1,6 +1,6 @@
 //! What a run costs, beside the peers a user would otherwise start: writes `docs/performance.md`.
 //!
-//! `scripts/bench` runs it. Two parts. First, whole processes: from the start of the program to the finished job, the
+//! `scripts/bench` runs it; `cargo bench --bench run -- --only pool` prints one section. Two parts. First, whole processes: from the start of the program to the finished job, the
 //! contenders taking turns in every round so that a noisy moment hits all of them. Second, inside one process: the
 //! price of a fresh isolate with an adaptor in it, and where it goes. Peers run on Node and are left out of the
 //! tables when `node` or `npm` is missing.
@@ -14,7 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fnhost::compile::{self, Adaptor, Compiled, Dialect};
-use fnhost::isolate::{Host, HostOptions, Job, Limits, LocalAdaptor, Network, platform};
+use fnhost::isolate::{
+    Host, HostOptions, IsolatePool, Job, Limits, LocalAdaptor, Network, PoolOptions, RunStats, platform,
+};
+use tokio_util::sync::CancellationToken;
 
 /// Rounds of the process comparison.
 const ROUNDS: usize = 15;
@@ -41,8 +44,7 @@ const PARTS: &[(&str, &str)] = &[
 fn main() {
     platform::init();
     // Made absolute now: the working directory changes on the way.
-    let file = std::env::args().skip_while(|argument| argument != "--write").nth(1);
-    let file = file.map(|file| std::path::absolute(file).expect("a working directory"));
+    let file = argument("--write").map(|file| std::path::absolute(file).expect("a working directory"));
     let work = std::env::temp_dir().join("fnhost-bench");
     std::fs::create_dir_all(&work).expect("a directory for the bench");
     let store = work.join("store");
@@ -54,9 +56,20 @@ fn main() {
     let mut report = String::from(HEAD);
     let _ = writeln!(report, "Machine: {}.\n", machine());
 
-    report.push_str(&processes(&fnhost, &store, &work, &server));
-    report.push_str(&isolates(&store, &server));
-    report.push_str(&parts(&store, &work));
+    let only = argument("--only");
+    let wanted = |section: &str| only.as_ref().is_none_or(|only| only == section);
+    if wanted("processes") {
+        report.push_str(&processes(&fnhost, &store, &work, &server));
+    }
+    if wanted("isolates") {
+        report.push_str(&isolates(&store, &server));
+    }
+    if wanted("pool") {
+        report.push_str(&warm_starts(&store, &server));
+    }
+    if wanted("parts") {
+        report.push_str(&parts(&store, &work));
+    }
     print!("{report}");
     if let Some(file) = file {
         if let Some(directory) = file.parent() {
@@ -65,6 +78,11 @@ fn main() {
         std::fs::write(&file, report).expect("the report can be written");
         eprintln!("wrote {}", file.display());
     }
+}
+
+/// What follows `name` on the command line.
+fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
 }
 
 const HEAD: &str = "# Performance\n\nMade by `scripts/bench`; do not edit. Every table is one run on one machine, \
@@ -259,15 +277,19 @@ fn wait(pid: u32) -> (i32, libc::rusage) {
 // Isolates in one process
 // -----------------------------------------------------------------------------------------------------------------
 
-fn isolates(store: &Path, server: &Server) -> String {
-    let host = Host::new(HostOptions { store: store.to_owned(), ..Default::default() });
+/// Jobs with the adaptor that each uses.
+fn cases(server: &Server) -> [(&'static str, Option<&'static str>, String); 4] {
     let url = format!("http://127.0.0.1:{}/", server.port);
-    let cases = [
+    [
         ("no adaptor", None, "export default [(state) => state];".to_owned()),
         ("language-common", Some("@openfn/language-common"), "fn(state => state);".to_owned()),
         ("language-http, nothing sent", Some("@openfn/language-http"), "fn(state => state);".to_owned()),
         ("language-http, one GET", Some("@openfn/language-http"), format!("get('{url}');")),
-    ];
+    ]
+}
+
+fn isolates(store: &Path, server: &Server) -> String {
+    let host = Host::new(HostOptions { store: store.to_owned(), ..Default::default() });
     let mut table = String::from(
         "## A fresh isolate in one process\n\nCreated, used for one run, dropped; code caches warm. Median of milliseconds; \
          CPU is that of the isolate's own thread, from its start until the isolate is gone. Memory is what each of 16 \
@@ -275,7 +297,7 @@ fn isolates(store: &Path, server: &Server) -> String {
          | | create | load | evaluate adaptor | operations | drop | CPU | heap MB | memory MB |\n\
          |---|---|---|---|---|---|---|---|---|\n",
     );
-    for (name, adaptor, source) in cases {
+    for (name, adaptor, source) in cases(server) {
         let job = job(&host, adaptor, &source);
         let mut samples = Vec::new();
         for run in 0..RUNS + 5 {
@@ -285,9 +307,8 @@ fn isolates(store: &Path, server: &Server) -> String {
                 samples.push(outcome.stats);
             }
         }
-        let column = |value: fn(&fnhost::isolate::RunStats) -> Duration| {
-            format!("{:.1}", median(samples.iter().map(|stats| ms(value(stats)))))
-        };
+        let column =
+            |value: fn(&RunStats) -> Duration| format!("{:.1}", median(samples.iter().map(|stats| ms(value(stats)))));
         let heap = median(samples.iter().map(|stats| stats.heap as f64 / 1048576.0));
         let waiting = source.trim_end_matches(['\n', ';']).to_owned()
             + ";\nfn(async state => { await new Promise(done => setTimeout(done, 4000)); return state; });";
@@ -313,6 +334,77 @@ fn isolates(store: &Path, server: &Server) -> String {
     }
     table.push('\n');
     table
+}
+
+/// What a spare saves a run of the pool.
+fn warm_starts(store: &Path, server: &Server) -> String {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let mut table = String::from(
+        "## A warm isolate\n\nRuns of a pool, one at a time, that find an isolate ready or have one made. Wall is from the \
+         request to the outcome, CPU that of the run alone. Median of milliseconds. Memory is what each of 16 isolates \
+         adds to the process while it waits for a run.\n\n\
+         | | wall, cold | wall, warm | CPU, cold | CPU, warm | evaluate, cold | evaluate, warm | memory MB |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for (name, adaptor, source) in cases(server) {
+        let host = Host::new(HostOptions { store: store.to_owned(), ..Default::default() });
+        let job = job(&host, adaptor, &source);
+        let samples = |spares| {
+            let pool = IsolatePool::new(host.clone(), PoolOptions { size: 2, spares_per_set: spares, spares });
+            runtime.block_on(async {
+                let mut samples = Vec::new();
+                for run in 0..RUNS + 5 {
+                    let sample = run_in_pool(&pool, &job, spares).await;
+                    if run >= 5 {
+                        samples.push(sample);
+                    }
+                }
+                samples
+            })
+        };
+        let [cold, warm] = [samples(0), samples(1)];
+        let before = resident_mb();
+        let waiting = PoolOptions { size: 2, spares_per_set: ALIVE, spares: ALIVE };
+        let pool = IsolatePool::new(host.clone(), waiting);
+        let memory = runtime.block_on(async {
+            run_in_pool(&pool, &job, 0).await;
+            spares(&pool, ALIVE).await;
+            (resident_mb() - before) / ALIVE as f64
+        });
+        let column = |samples: &[(Duration, RunStats)], value: fn(&(Duration, RunStats)) -> Duration| {
+            format!("{:.1}", median(samples.iter().map(|sample| ms(value(sample)))))
+        };
+        let _ = writeln!(
+            table,
+            "| {name} | {} | {} | {} | {} | {} | {} | {memory:.1} |",
+            column(&cold, |sample| sample.0),
+            column(&warm, |sample| sample.0),
+            column(&cold, |sample| sample.1.cpu),
+            column(&warm, |sample| sample.1.cpu),
+            column(&cold, |sample| sample.1.evaluate),
+            column(&warm, |sample| sample.1.evaluate),
+        );
+    }
+    table.push('\n');
+    table
+}
+
+/// Runs a job when so many spares are ready. The first run of a pool finds none.
+async fn run_in_pool(pool: &IsolatePool, job: &Job, ready: usize) -> (Duration, RunStats) {
+    if pool.stats().created > 0 {
+        spares(pool, ready).await;
+    }
+    let start = Instant::now();
+    let outcome = pool.run(job.clone(), "{}".into(), Box::new(|_| {}), CancellationToken::new()).await;
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    (start.elapsed(), outcome.stats)
+}
+
+async fn spares(pool: &IsolatePool, count: usize) {
+    while pool.stats().spares < count {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Where the time of loading an adaptor goes: its dependencies one by one.

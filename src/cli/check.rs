@@ -120,6 +120,7 @@ fn check_jobs(args: &Args, loaded: Loaded) -> Report {
         }
         Err(failure) => report.add_failure(failure),
     }
+    report.errors.sort_by_key(|problem| (problem.file.clone(), problem.line, problem.column));
     report.workflows = project.workflows;
     report
 }
@@ -202,19 +203,19 @@ fn problem(args: &Args, name: &str, job: &JsStep, diagnostic: compile::Diagnosti
         }
         (None, inline) => {
             message = format!("in line {line}, column {column} of the job `{name}`: {message}");
-            (project_file(&args.dir), inline.map_or(1, |inline| inline.line), 0)
+            let problem = Problem::of_file(project_file(&args.dir), message);
+            return Problem { line: inline.map(|inline| inline.line.into()), hint: help, ..problem };
         }
     };
+    // What stands before the job on the line may be anything, a secret as well.
+    let line_shown = format!("{}{source_line}", " ".repeat(columns as usize));
     Problem {
         file,
-        line: Some(u64::from(line)),
-        column: Some(u64::from(column + columns)),
+        line: Some(line.into()),
+        column: Some((column + columns).into()),
         message,
         hint: help,
-        excerpt: Some(Excerpt {
-            line: format!("{}{source_line}", " ".repeat(columns as usize)),
-            length: u64::from(length),
-        }),
+        excerpt: Some(Excerpt { line: line_shown, length: length.into() }),
     }
 }
 
@@ -316,7 +317,11 @@ impl Report {
         let counts: Vec<String> =
             counts.iter().filter(|(count, _)| *count > 0).map(|(count, noun)| counted(*count, noun)).collect();
         let counts = if counts.is_empty() { "no problems".to_owned() } else { counts.join(" and ") };
-        text += &format!("{}: {}, {counts}\n", self.dir.display(), counted(self.workflows.len(), "workflow"));
+        let workflows = match self.workflows.len() {
+            0 if !self.errors.is_empty() => String::new(),
+            number => format!("{}, ", counted(number, "workflow")),
+        };
+        text += &format!("{}: {workflows}{counts}\n", self.dir.display());
         text
     }
 }

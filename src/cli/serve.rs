@@ -24,7 +24,7 @@ use crate::engine::{Engine, Options, RetentionPolicy};
 use crate::http::{self, Access, App};
 use crate::isolate::{IsolatePool, Limits, PoolOptions};
 use crate::model::{StepKind, Workflow};
-use crate::project::watch::Watch;
+use crate::project::watch::{Snapshot, Watch};
 use crate::project::{Loaded, Project};
 use crate::step::js::JsRunner;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -112,7 +112,7 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
     let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
     let runner = runner(&args.jobs, adaptors, &installed);
     let options = Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
-    let engine = Engine::start(store.clone(), runner, options).await.map_err(store_failure)?;
+    let engine = Engine::start(store.clone(), secret_key.clone(), runner, options).await.map_err(store_failure)?;
     let access = Arc::new(Access::new(store.clone(), args.http.no_auth));
     let config = Arc::new(args.http.clone());
     let app = App { engine: engine.clone(), access: access.clone(), config, secret_key };
@@ -311,18 +311,18 @@ fn url(config: &HttpConfig, address: &SocketAddr) -> String {
 }
 
 /// Reads the project again whenever its files change.
-async fn reload_on_change(engine: Engine, args: Arc<Args>, mut files: BTreeSet<PathBuf>) {
+async fn reload_on_change(engine: Engine, args: Arc<Args>, mut files: Snapshot) {
     if args.no_reload {
         return;
     }
     loop {
-        Watch::new(&args.dir, files.iter().cloned()).next().await;
+        Watch::new(&args.dir, files).next().await;
         files = reload(&engine, &args).await;
     }
 }
 
 /// Reads the project again. A broken one changes nothing but the log. Gives the files to watch from now on.
-async fn reload(engine: &Engine, args: &Args) -> BTreeSet<PathBuf> {
+async fn reload(engine: &Engine, args: &Args) -> Snapshot {
     let dir = args.dir.clone();
     let loaded = tokio::task::spawn_blocking(move || Project::load(&dir, &|name| std::env::var(name).ok())).await;
     match loaded {

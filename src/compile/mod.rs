@@ -16,6 +16,7 @@
 
 mod diagnostic;
 mod edit;
+mod expression;
 mod imports;
 mod lazy_state;
 mod lines;
@@ -34,6 +35,7 @@ mod vocabulary;
 mod walk;
 
 pub use diagnostic::{CompileError, Diagnostic};
+pub use expression::{check_expression, in_brackets};
 pub use source_map::SourceMap;
 pub use vocabulary::{HOST_GLOBALS, LANGUAGE_GLOBALS, RUNTIME, is_global};
 

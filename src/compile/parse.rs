@@ -42,7 +42,7 @@ pub(super) fn parse<'s>(source: &'s str, options: &Options) -> Result<Parsed<'s>
         Err(slips) if slips.iter().all(|slip| slip.message == RETURN_OUTSIDE) => return Err(slips),
         Err(_) => {}
     }
-    if options.dialect == Dialect::Script && is_script(source) {
+    if options.dialect == Dialect::Script && script(source).is_ok() {
         return Err(problems.into_iter().map(only_sloppy).collect());
     }
     Err(problems)
@@ -67,8 +67,21 @@ pub(super) fn module(text: &str, syntax: Syntax) -> Result<Module, Vec<Problem>>
     let file = map.new_source_file(FileName::Anon.into(), text.to_owned());
     let mut errors = Vec::new();
     let parsed = parse_file_as_module(&file, syntax, EsVersion::latest(), None, &mut errors);
+    parsed_or_problems(text, parsed, errors)
+}
+
+pub(super) fn script(text: &str) -> Result<Script, Vec<Problem>> {
+    let map = SourceMap::default();
+    let file = map.new_source_file(FileName::Anon.into(), text.to_owned());
+    let mut errors = Vec::new();
+    let parsed = parse_file_as_script(&file, javascript_syntax(), EsVersion::latest(), None, &mut errors);
+    parsed_or_problems(text, parsed, errors)
+}
+
+/// What the parser gave back, unless it found something wrong on the way.
+fn parsed_or_problems<T>(text: &str, parsed: Result<T, Error>, errors: Vec<Error>) -> Result<T, Vec<Problem>> {
     match parsed {
-        Ok(module) if errors.is_empty() => Ok(module),
+        Ok(parsed) if errors.is_empty() => Ok(parsed),
         Ok(_) => Err(errors.into_iter().map(syntax_problem).collect()),
         Err(fatal) => {
             // The parser gave up here. That something else is wrong at the very same place is only a consequence.
@@ -135,14 +148,6 @@ fn quoted_length(text: &str, quote: char) -> u32 {
         ends
     });
     end.map_or(text.len(), |(at, _)| at + 1) as u32
-}
-
-fn is_script(text: &str) -> bool {
-    let map = SourceMap::default();
-    let file = map.new_source_file(FileName::Anon.into(), text.to_owned());
-    let mut errors = Vec::new();
-    let script = parse_file_as_script(&file, javascript_syntax(), EsVersion::latest(), None, &mut errors);
-    script.is_ok() && errors.is_empty()
 }
 
 fn syntax_problem(error: Error) -> Problem {

@@ -1,111 +1,17 @@
 //! Whatever is thrown at it, the compiler answers: a module that parses, or problems with places in the job.
 //!
-//! The jobs of the fixtures are cut, doubled, spliced and sprinkled with tokens, always in the same way.
+//! The jobs of the fixtures are cut, doubled, spliced and sprinkled with tokens, always in the same way. (`scripts/fuzz
+//! compile` does so for as long as one likes, each time in another way.)
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
 
-/// A small generator of numbers that look random, the same in every run.
-struct Dice(u64);
+#[path = "../../benches/fuzz/mutate.rs"]
+mod mutate;
 
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % below.max(1) as u64) as usize
-    }
-
-    fn place(&mut self, text: &str) -> usize {
-        text.floor_char_boundary(self.roll(text.len() + 1))
-    }
-
-    fn stretch(&mut self, text: &str) -> std::ops::Range<usize> {
-        let from = self.place(text);
-        from..text.floor_char_boundary((from + self.roll(60)).min(text.len()))
-    }
-}
-
-const TOKENS: &[&str] = &[
-    "$",
-    "$.a",
-    "(",
-    ")",
-    "{",
-    "}",
-    "[",
-    "]",
-    ";",
-    ",",
-    "`",
-    "${",
-    "'",
-    "/",
-    "//",
-    "/*",
-    "*/",
-    ".",
-    "?.",
-    "...",
-    "=>",
-    "=",
-    ".then(",
-    ".catch(",
-    ".catch(e => e)",
-    "await ",
-    "async ",
-    "return ",
-    "export default ",
-    "export default [",
-    "import x from 'y';",
-    "fn(",
-    "get($.x)",
-    "state => ",
-    "function f() {",
-    "class A {",
-    "\n",
-    "\r\n",
-    "\u{2028}",
-    "\u{feff}",
-    "é",
-    "😀",
-    "#!",
-    "let ",
-    "var $;",
-    "console.log(1)",
-    "typeof ",
-    "yield ",
-    "new ",
-    "delete ",
-    "label:",
-    "<T>",
-    ": string",
-    "as any",
-    "!",
-    "@",
-    "\\",
-    "\0",
-];
-
-fn mutated(dice: &mut Dice, job: &str, other: &str) -> String {
-    let mut text = job.to_owned();
-    for _ in 0..=dice.roll(3) {
-        match dice.roll(6) {
-            0 => text.truncate(dice.place(&text)),
-            1 => text.replace_range(..dice.place(&text), ""),
-            2 => text.replace_range(dice.stretch(&text), ""),
-            3 => text.insert_str(dice.place(&text), TOKENS[dice.roll(TOKENS.len())]),
-            4 => {
-                let again = text[dice.stretch(&text)].to_owned();
-                text.insert_str(dice.place(&text), &again);
-            }
-            _ => text.insert_str(dice.place(&text), &other[dice.stretch(other)]),
-        }
-    }
-    text
-}
+use mutate::{Dice, JAVASCRIPT, mutated};
 
 fn jobs() -> Vec<String> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -159,11 +65,11 @@ fn mutilated_jobs_compile_or_are_refused() {
     let unknown = [Adaptor { specifier: "@openfn/language-http", exports: None }];
     let jobs = jobs();
     assert!(jobs.len() > 60);
-    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    let mut dice = Dice::new(1);
     let mut compiled = 0;
     for round in 0..60 {
         for (index, job) in jobs.iter().enumerate() {
-            let source = mutated(&mut dice, job, &jobs[(index + round) % jobs.len()]);
+            let source = mutated(&mut dice, job, &jobs[(index + round) % jobs.len()], JAVASCRIPT);
             let options = Options {
                 file_name: if round % 5 == 4 { "job.ts" } else { "job.js" },
                 adaptors: if round % 2 == 0 { &unknown } else { &known },

@@ -1,6 +1,7 @@
 //! One attempt at one task: read the state it starts with, do the step, settle.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::served::Definition;
 use super::{Engine, Event, EventKind};
 use crate::isolate::{LogLine, LogSink};
 use crate::model::{
-    Attempt, AttemptId, AttemptOutcome, Failure, Message, Severity, Task, TaskInput, TaskState, Timestamp,
+    Attempt, AttemptId, AttemptOutcome, Failure, Message, RunState, Severity, Task, TaskInput, TaskState, Timestamp,
 };
 use crate::step::StepResult;
 use crate::step::js::Prepared;
@@ -139,10 +140,30 @@ impl Engine {
         };
         let then = self.then(claimed, definition.as_deref(), &attempt, now);
         let keep_cursor =
-            outcome == AttemptOutcome::Success && definition.is_some_and(|definition| definition.keeps_cursor());
+            outcome == AttemptOutcome::Success && definition.as_deref().is_some_and(Definition::keeps_cursor);
         let settlement =
             Settlement { owner: self.shared.owner.clone(), attempt, output, log: log.take(), keep_cursor, then };
-        self.settle(claimed, settlement).await;
+        let settled = self.settle(claimed, &settlement).await;
+        let final_state_path = definition.as_ref().and_then(|found| found.workflow.final_state_path.as_deref());
+        if let (Settled::Finished(RunState::Completed), Some(path)) = (settled, final_state_path) {
+            self.write_final_state(path, settlement.output.unwrap_or_default()).await;
+        }
+    }
+
+    /// Leaves the last final state where the project asks for it.
+    async fn write_final_state(&self, path: &Path, state: String) {
+        let path = self.served().dir.join(path);
+        let shown = path.display().to_string();
+        let written = tokio::task::spawn_blocking(move || {
+            let dir = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(dir)?;
+            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            file.write_all(state.as_bytes())?;
+            file.persist(&path).map_err(|error| error.error)
+        });
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!(path = shown, %error, "cannot write the final state");
+        }
     }
 
     /// What follows from an attempt.
@@ -209,11 +230,11 @@ impl Engine {
             keep_cursor: false,
             then,
         };
-        self.settle(&claimed, settlement).await;
+        self.settle(&claimed, &settlement).await;
     }
 
     /// Writes a result, however long the store is away: an attempt that was made must not be made again for that.
-    async fn settle(&self, claimed: &ClaimedTask, settlement: Settlement) {
+    async fn settle(&self, claimed: &ClaimedTask, settlement: &Settlement) -> Settled {
         let mut wait = Duration::from_millis(50);
         let settled = loop {
             match self.shared.store.settle(settlement.clone()).await {
@@ -230,7 +251,8 @@ impl Engine {
             }
         };
         self.shared.let_go(claimed.task.id);
-        self.told(claimed, &settlement, settled);
+        self.told(claimed, settlement, settled);
+        settled
     }
 
     /// Tells of what was settled, and wakes who waits for it.

@@ -19,11 +19,12 @@ mod retention;
 mod scheduler;
 mod served;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,7 +41,7 @@ use crate::isolate::Conditions;
 use crate::model::{RunId, RunState, TaskId, Timestamp};
 use crate::project::Project;
 use crate::step::js::JsRunner;
-use crate::store::{ClaimedTask, Store, StoreError};
+use crate::store::{ClaimedTask, SecretKey, Store, StoreError};
 
 /// How the engine is set.
 #[derive(Clone, Debug)]
@@ -80,6 +81,10 @@ struct Shared {
     options: Options,
     events: Events,
     served: RwLock<Arc<Served>>,
+    /// What was served last, as it was read.
+    project: Mutex<Option<Project>>,
+    /// Opens the credentials that the store keeps.
+    secret_key: SecretKey,
     /// Versions that are not served any more, and still have runs.
     earlier: Mutex<HashMap<i64, Arc<Definition>>>,
     /// Who holds the leases: this engine, since it was started.
@@ -135,7 +140,12 @@ impl Shared {
 
 impl Engine {
     /// Starts an engine that serves nothing yet. Must be called within a tokio runtime.
-    pub async fn start(store: Arc<dyn Store>, runner: JsRunner, options: Options) -> Result<Self, StoreError> {
+    pub async fn start(
+        store: Arc<dyn Store>,
+        secret_key: SecretKey,
+        runner: JsRunner,
+        options: Options,
+    ) -> Result<Self, StoreError> {
         let clock = Clock::starting_after(store.latest().await?);
         if clock.ahead() > Duration::from_secs(1) {
             tracing::warn!(
@@ -152,6 +162,8 @@ impl Engine {
             options,
             events: Events::default(),
             served: RwLock::default(),
+            project: Mutex::default(),
+            secret_key,
             earlier: Mutex::default(),
             owner: TaskId::new().to_string(),
             in_flight: Mutex::default(),
@@ -173,19 +185,22 @@ impl Engine {
 
     /// Serves a project from now on. Runs that began with what was served before go on with that.
     pub async fn serve(&self, project: Project) -> Result<Vec<Unready>, StoreError> {
+        *self.shared.project.lock() = Some(project.clone());
         let now = self.now();
+        let mut project = project;
+        project.credentials.extend(self.stored_credentials(&project.lacking).await?);
         let versions = self.shared.store.publish(&project.workflows, now).await?;
         let runner = self.shared.runner.clone();
         let before = self.served();
         // Loading adaptors takes time that the runtime's threads need for requests.
         let prepared = tokio::task::spawn_blocking(move || {
-            let Project { workflows, credentials, .. } = project;
+            let Project { dir, workflows, credentials, .. } = project;
             let definitions = workflows.into_iter().map(|workflow| {
                 let version = versions.get(&workflow.name).copied().unwrap_or_default();
                 let since = before.workflows.get(&workflow.name).map_or(now, |before| before.since);
                 Arc::new(Definition::prepare(&runner, Arc::new(workflow), version, since, &credentials))
             });
-            Served::new(definitions.collect(), credentials)
+            Served::new(dir, definitions.collect(), credentials)
         });
         let served = match prepared.await {
             Ok(served) => served,
@@ -198,6 +213,31 @@ impl Engine {
         self.shared.timers.notify_one();
         self.shared.due.notify_one();
         Ok(unready)
+    }
+
+    /// Serves what is served anew, as a credential in the store has changed.
+    pub async fn refresh(&self) -> Result<Vec<Unready>, StoreError> {
+        let project = self.shared.project.lock().clone();
+        match project {
+            Some(project) => self.serve(project).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Those of the credentials that the store has.
+    async fn stored_credentials(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, Value>, StoreError> {
+        let mut found = BTreeMap::new();
+        for name in names {
+            let Some(sealed) = self.shared.store.credential(name).await? else { continue };
+            let opened = self.shared.secret_key.open(name, &sealed).map_err(|error| error.to_string());
+            match opened.and_then(|text| serde_json::from_slice(&text).map_err(|_| "it is not JSON".to_owned())) {
+                Ok(value) => {
+                    found.insert(name.clone(), value);
+                }
+                Err(reason) => tracing::error!(credential = name, "cannot use a credential of the store: {reason}"),
+            }
+        }
+        Ok(found)
     }
 
     /// What is served now.
@@ -273,10 +313,5 @@ impl Engine {
     /// Whether it takes in messages.
     pub fn is_stopping(&self) -> bool {
         self.shared.shutdown.is_cancelled()
-    }
-
-    /// The credentials of the project.
-    pub fn credentials(&self) -> BTreeMap<String, serde_json::Value> {
-        self.served().credentials.clone()
     }
 }

@@ -82,11 +82,11 @@ impl Engine {
     fn spawn(&self, claimed: Claimed, permits: &mut Vec<OwnedSemaphorePermit>) -> Duration {
         for task in claimed.tasks {
             let permit = permits.pop();
-            self.shared.hold(&task);
+            let hold = self.shared.hold(&task);
             let engine = self.clone();
             self.shared.tasks.spawn(async move {
                 engine.execute(task).await;
-                drop(permit);
+                drop((hold, permit));
             });
         }
         let until_due = |due: Timestamp| due.since(self.now()).max(Duration::from_millis(1));

@@ -1,6 +1,7 @@
 //! What is being served: the project, ready to run, and the ways into it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -82,6 +83,7 @@ impl Entrance {
 /// The project as it is served now. A reload replaces it as a whole.
 #[derive(Default)]
 pub struct Served {
+    pub dir: PathBuf,
     pub workflows: BTreeMap<String, Arc<Definition>>,
     pub credentials: BTreeMap<String, Value>,
     topics: HashMap<String, Vec<Entrance>>,
@@ -90,8 +92,8 @@ pub struct Served {
 }
 
 impl Served {
-    pub fn new(definitions: Vec<Arc<Definition>>, credentials: BTreeMap<String, Value>) -> Self {
-        let mut served = Self { credentials, ..Self::default() };
+    pub fn new(dir: PathBuf, definitions: Vec<Arc<Definition>>, credentials: BTreeMap<String, Value>) -> Self {
+        let mut served = Self { dir, credentials, ..Self::default() };
         for definition in definitions {
             for (index, trigger) in definition.workflow.triggers.iter().enumerate() {
                 let entrance = Entrance { definition: definition.clone(), trigger: index };

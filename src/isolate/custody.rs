@@ -2,10 +2,11 @@
 //!
 //! Two things in V8 heed no limit. A built-in that works on a huge text, as `replaceAll` on one of 500 MB, looks for
 //! interrupts only when it is done. And where a size is impossible, or the heap is exhausted at a point that cannot
-//! fail, V8 ends the process with a trap: `'x'.repeat(2 ** 29 - 24).split('')` is enough. Neither may take the process
-//! along. So whoever waits for a run waits no longer than its limits and a grace, and a trap on the thread of a run
-//! parks that thread for good. What such a run holds stays lost until the process ends, which is little beside the runs
-//! that go on.
+//! fail, V8 ends the process with a trap: `'x'.repeat(2 ** 29 - 24).split('')` is enough. And one thing in the runtime
+//! does not bear being stopped: while it loads a script of its own, it panics where V8 called it, where nothing can be
+//! unwound. None of these may take the process along. So whoever waits for a run waits no longer than its limits and a
+//! grace, and a trap or such a panic on the thread of a run parks that thread for good. What such a run holds stays lost
+//! until the process ends, which is little beside the runs that go on.
 
 #![allow(unsafe_code)]
 
@@ -63,22 +64,37 @@ pub fn park_on_traps() {
 }
 
 extern "C" fn on_trap(signal: libc::c_int) {
-    let tripwire = CURRENT.get();
-    // SAFETY: a pointer that is not null is kept alive by the `Custody` further down this very thread's stack.
-    match unsafe { tripwire.as_ref() } {
-        Some(tripwire) => {
-            tripwire.lose();
-            loop {
-                // SAFETY: waits for signals, whose handlers run here; nothing else ever does.
-                unsafe { libc::pause() };
-            }
+    park_run();
+    // Not a run's fault: end as without this handler.
+    // SAFETY: both calls are allowed in a handler and touch no memory of ours.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+/// What a panic says that the standard library raises where it cannot unwind; it aborts the process next.
+const CANNOT_UNWIND: &str = "panic in a function that cannot unwind";
+
+/// From now on, a panic on the thread of a run that would end the process costs that thread instead.
+pub fn park_on_aborts() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload_as_str() == Some(CANNOT_UNWIND) {
+            park_run();
         }
-        // Not a run's fault: end as without this handler.
-        None => unsafe {
-            // SAFETY: both calls are allowed in a handler and touch no memory of ours.
-            libc::signal(signal, libc::SIG_DFL);
-            libc::raise(signal);
-        },
+        report(panic);
+    }));
+}
+
+/// Gives up the run on this thread, if there is one, and does not return. Safe to call from a signal handler.
+fn park_run() {
+    // SAFETY: a pointer that is not null is kept alive by the `Custody` further down this very thread's stack.
+    let Some(tripwire) = (unsafe { CURRENT.get().as_ref() }) else { return };
+    tripwire.lose();
+    loop {
+        // SAFETY: waits for signals, whose handlers run here; nothing else ever does.
+        unsafe { libc::pause() };
     }
 }
 
@@ -99,6 +115,9 @@ impl Vigil {
     /// does not.
     fn look(&mut self) -> Option<RunError> {
         if self.tripwire.is_lost() {
+            if let Some(stop) = self.tripwire.tripped() {
+                return Some(RunError::stopped(stop, &self.limits));
+            }
             let message = "Job made a text, an array or an object that is larger than V8 can hold";
             let error = RunError::new("OOMError", Severity::Kill, message);
             return Some(RunError { limit: Some(Limit::Heap), ..error });

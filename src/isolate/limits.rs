@@ -1,6 +1,7 @@
 //! What a run may use, and the watchdog that ends a run that uses more.
 //!
-//! Only `terminate_execution` stops JavaScript, so every limit ends there. Three mechanisms feed it: a callback of V8
+//! Only `terminate_execution` stops JavaScript, so every limit ends there, by way of an interrupt that looks whether the
+//! runtime bears it at this moment. Three mechanisms feed it: a callback of V8
 //! near the heap limit, an allocator that counts ArrayBuffer memory (which V8's heap limit leaves out), and one
 //! watchdog thread per process that compares wall clock and CPU clock of each live run with its limits. A run that
 //! waits on I/O executes no JavaScript; [`Tripwire::wait`] wakes it.
@@ -9,7 +10,7 @@
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use deno_core::v8;
@@ -94,28 +95,35 @@ pub struct Tripwire {
     isolate: OnceLock<v8::IsolateHandle>,
     notify: Notify,
     lost: AtomicBool,
+    /// When the stop was first put off.
+    put_off: OnceLock<Instant>,
 }
 
+/// How long a stop is put off while the runtime does not bear it, and how soon it is tried again.
+const PUT_OFF: Duration = Duration::from_secs(1);
+const TRY_AGAIN: Duration = Duration::from_millis(2);
+
 impl Tripwire {
-    /// Names the isolate to stop. Until then a trip is only recorded.
-    pub fn arm(&self, isolate: v8::IsolateHandle) {
-        let _ = self.isolate.set(isolate);
+    /// Names the isolate to stop, and its context. Until then a trip is only recorded.
+    pub fn arm(self: &Arc<Self>, isolate: &mut v8::Isolate, context: v8::Global<v8::Context>) {
+        isolate.set_slot(MainContext(context));
+        let _ = self.isolate.set(isolate.thread_safe_handle());
         if self.tripped().is_some() {
             self.terminate();
         }
     }
 
     /// Records the limit unless something else came first, and stops the isolate.
-    pub fn trip(&self, limit: Limit) {
+    pub fn trip(self: &Arc<Self>, limit: Limit) {
         self.stop(limit as u8);
     }
 
     /// Stops the isolate because its run is no longer wanted.
-    pub fn cancel(&self) {
+    pub fn cancel(self: &Arc<Self>) {
         self.stop(Stop::CANCELLED);
     }
 
-    fn stop(&self, reason: u8) {
+    fn stop(self: &Arc<Self>, reason: u8) {
         let _ = self.tripped.compare_exchange(0, reason, Ordering::AcqRel, Ordering::Acquire);
         self.terminate();
         self.notify.notify_one();
@@ -146,12 +154,59 @@ impl Tripwire {
         self.lost.load(Ordering::Acquire)
     }
 
-    fn terminate(&self) {
+    fn terminate(self: &Arc<Self>) {
         // The thread of a lost isolate may hold the lock that this would wait for.
         if let Some(isolate) = self.isolate.get().filter(|_| !self.is_lost()) {
-            isolate.terminate_execution();
+            isolate.request_interrupt(stop_now_or_later, Arc::as_ptr(self).cast_mut().cast());
         }
     }
+
+    fn put_off(self: &Arc<Self>) -> bool {
+        let patient = self.put_off.get_or_init(Instant::now).elapsed() < PUT_OFF;
+        if patient {
+            watchdog().try_again(self.clone());
+        }
+        patient
+    }
+}
+
+/// V8 calls this on the isolate's thread, between two steps of JavaScript.
+extern "C" fn stop_now_or_later(mut isolate: v8::UnsafeRawIsolatePtr, tripwire: *mut c_void) {
+    let tripwire: *const Tripwire = tripwire.cast_const().cast();
+    // SAFETY: the pointer is from an `Arc` that the isolate's thread holds for as long as there is the isolate, and with
+    // it this call; the count is raised for the `Arc` made here.
+    let tripwire = unsafe {
+        Arc::increment_strong_count(tripwire);
+        Arc::from_raw(tripwire)
+    };
+    // SAFETY: V8 passes the isolate that it interrupts, on whose thread this is.
+    let isolate = unsafe { v8::Isolate::ref_from_raw_isolate_ptr_mut(&mut isolate) };
+    if !loads_own_script(isolate) || !tripwire.put_off() {
+        isolate.terminate_execution();
+    }
+}
+
+/// What an isolate keeps of its own for [`loads_own_script`].
+struct MainContext(v8::Global<v8::Context>);
+
+/// Frames of the stack that are looked at.
+const DEPTH: usize = 200;
+
+/// Whether the runtime is loading one of its own scripts. It takes for granted that this succeeds.
+fn loads_own_script(isolate: &mut v8::Isolate) -> bool {
+    let Some(context) = isolate.get_slot::<MainContext>().map(|context| context.0.clone()) else { return false };
+    v8::scope!(let scope, isolate);
+    let context = v8::Local::new(scope, context);
+    let scope = &mut v8::ContextScope::new(scope, context);
+    let Some(stack) = v8::StackTrace::current_stack_trace(scope, DEPTH) else { return false };
+    (0..stack.get_frame_count()).any(|index| {
+        let Some(frame) = stack.get_frame(scope, index) else { return false };
+        let is = |text: Option<v8::Local<v8::String>>, expected: &[&str]| {
+            text.is_some_and(|text| expected.contains(&text.to_rust_string_lossy(scope).as_str()))
+        };
+        is(frame.get_script_name(scope), &["ext:core/01_core.js"])
+            && is(frame.get_function_name(scope), &["lazyLoad", "loadExtScript"])
+    })
 }
 
 /// Counts the bytes of live ArrayBuffers of one isolate.
@@ -281,8 +336,17 @@ struct Watched {
 
 #[derive(Default)]
 struct Watchdog {
-    runs: Mutex<(u64, Vec<Watched>)>,
+    beat: Mutex<Beat>,
     changed: Condvar,
+}
+
+/// What the watchdog watches.
+#[derive(Default)]
+struct Beat {
+    last_id: u64,
+    runs: Vec<Watched>,
+    /// Stops that were put off, and when each is due.
+    put_off: Vec<(Instant, Arc<Tripwire>)>,
 }
 
 /// How often CPU clocks are read while runs with a CPU limit are alive.
@@ -302,34 +366,57 @@ fn watchdog() -> &'static Watchdog {
 
 impl Watchdog {
     fn patrol(&self) {
-        let mut runs = self.runs.lock().expect("watchdog lock");
+        let mut beat = self.beat();
         loop {
-            let now = Instant::now();
-            let mut sleep: Option<Duration> = None;
-            runs.1.retain(|run| {
-                let limit = if now >= run.deadline {
-                    Some(Limit::Wall)
-                } else if run.cpu.is_some_and(|(clock, limit)| clock.now() >= limit) {
-                    Some(Limit::Cpu)
-                } else {
-                    None
-                };
-                if let Some(limit) = limit {
-                    run.tripwire.trip(limit);
-                    return false;
-                }
-                let mut next = run.deadline - now;
-                if run.cpu.is_some() {
-                    next = next.min(CPU_TICK);
-                }
-                sleep = Some(sleep.map_or(next, |sleep| sleep.min(next)));
-                true
-            });
-            runs = match sleep {
-                Some(sleep) => self.changed.wait_timeout(runs, sleep).expect("watchdog lock").0,
-                None => self.changed.wait(runs).expect("watchdog lock"),
+            beat = match beat.look(Instant::now()) {
+                Some(sleep) => self.changed.wait_timeout(beat, sleep).expect("watchdog lock").0,
+                None => self.changed.wait(beat).expect("watchdog lock"),
             };
         }
+    }
+
+    fn try_again(&self, tripwire: Arc<Tripwire>) {
+        self.beat().put_off.push((Instant::now() + TRY_AGAIN, tripwire));
+        self.changed.notify_one();
+    }
+
+    fn beat(&self) -> MutexGuard<'_, Beat> {
+        self.beat.lock().expect("watchdog lock")
+    }
+}
+
+impl Beat {
+    /// Stops what is to be stopped, and tells how long there is nothing to do, if anything is left to watch.
+    fn look(&mut self, now: Instant) -> Option<Duration> {
+        let mut sleep: Option<Duration> = None;
+        let mut wake_in = |next: Duration| sleep = Some(sleep.map_or(next, |sleep| sleep.min(next)));
+        self.put_off.retain(|(due, tripwire)| {
+            if now >= *due {
+                tripwire.terminate();
+                return false;
+            }
+            wake_in(*due - now);
+            true
+        });
+        self.runs.retain(|run| {
+            let limit = if now >= run.deadline {
+                Some(Limit::Wall)
+            } else if run.cpu.is_some_and(|(clock, limit)| clock.now() >= limit) {
+                Some(Limit::Cpu)
+            } else {
+                None
+            };
+            if let Some(limit) = limit {
+                run.tripwire.trip(limit);
+                return false;
+            }
+            wake_in(run.deadline - now);
+            if run.cpu.is_some() {
+                wake_in(CPU_TICK);
+            }
+            true
+        });
+        sleep
     }
 }
 
@@ -341,10 +428,10 @@ impl Watch {
     pub fn start(limits: &Limits, tripwire: Arc<Tripwire>) -> Self {
         let watchdog = watchdog();
         let clock = ThreadClock::current();
-        let mut runs = watchdog.runs.lock().expect("watchdog lock");
-        runs.0 += 1;
-        let id = runs.0;
-        runs.1.push(Watched {
+        let mut beat = watchdog.beat();
+        beat.last_id += 1;
+        let id = beat.last_id;
+        beat.runs.push(Watched {
             id,
             deadline: Instant::now() + limits.wall,
             cpu: limits.cpu.map(|limit| (clock, clock.now() + limit)),
@@ -357,7 +444,6 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut runs = watchdog().runs.lock().expect("watchdog lock");
-        runs.1.retain(|run| run.id != self.0);
+        watchdog().beat().runs.retain(|run| run.id != self.0);
     }
 }

@@ -9,6 +9,7 @@ mod blobs;
 mod conditions;
 mod custody;
 mod error;
+mod evaluator;
 mod host;
 mod intercept;
 mod isolate_thread;

@@ -15,5 +15,6 @@ pub fn init() {
     // `for (;;) a.push(new Array(1000).fill(0))`: no limit could end such a run.
     v8::V8::set_flags_from_string("--no-turboshaft-loop-unrolling");
     custody::park_on_traps();
+    custody::park_on_aborts();
     JsRuntime::init_platform(None);
 }

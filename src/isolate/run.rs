@@ -235,7 +235,6 @@ impl Isolate {
         let mut worker = MainWorker::bootstrap_from_options(&job_url("job.js")?, services, options);
         let runtime = &mut worker.js_runtime;
         let handle = runtime.v8_isolate().thread_safe_handle();
-        tripwire.arm(handle.clone());
         {
             let state = runtime.op_state();
             let mut state = state.borrow_mut();
@@ -437,6 +436,9 @@ impl Isolate {
         };
         stats.load = start.elapsed();
 
+        // Nothing of the run's has been evaluated yet, so there was nothing to stop.
+        let context = self.worker.js_runtime.main_context();
+        self.tripwire.arm(self.worker.js_runtime.v8_isolate(), context);
         let start = Instant::now();
         let evaluation = self.worker.js_runtime.mod_evaluate(id);
         let evaluated = self.drive(Box::pin(evaluation)).await;

@@ -1,11 +1,11 @@
 //! Reads the files of a project: those in its directory, and no others.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::problem::{Problem, Source, quoted};
+use super::watch::Snapshot;
 
 /// The directory of a project, and which of its files were asked for.
 pub(super) struct Files {
@@ -13,7 +13,7 @@ pub(super) struct Files {
     /// Without links, to see what lies within.
     root: PathBuf,
     /// Every path that was looked at, there or not: a change of any of them is a change of the project.
-    pub looked_at: BTreeSet<PathBuf>,
+    pub looked_at: Snapshot,
 }
 
 /// Why a file was not read: a message about the place that names it, or about the file itself.
@@ -33,7 +33,7 @@ impl Files {
                 Problem::of_file(dir, "there is no such directory").hint("name the directory that holds project.yaml")
             );
         };
-        Ok(Self { dir: dir.to_owned(), root, looked_at: BTreeSet::new() })
+        Ok(Self { dir: dir.to_owned(), root, looked_at: Snapshot::default() })
     }
 
     /// A path as messages show it.
@@ -44,16 +44,16 @@ impl Files {
     pub fn exists(&mut self, path: impl AsRef<Path>) -> bool {
         let path = self.dir.join(path);
         let exists = path.is_file();
-        self.looked_at.insert(path);
+        self.looked_at.add(path);
         exists
     }
 
     /// Reads a text file that lies in the project's directory, links resolved.
     pub fn read(&mut self, path: &str) -> Result<Source, FileError> {
         let full = self.dir.join(path);
-        self.looked_at.insert(full.clone());
+        self.looked_at.add(full.clone());
         match full.canonicalize() {
-            Ok(real) if real.starts_with(&self.root) => self.read_anywhere(&full),
+            Ok(real) if real.starts_with(&self.root) => self.read_anywhere(Path::new(path)),
             Ok(_) => Err(FileError::Named {
                 message: format!("the file {} lies outside of the project", quoted(path)),
                 hint: "copy it into the project's directory: nothing else is read".into(),
@@ -67,7 +67,7 @@ impl Files {
         let full = self.dir.join(path);
         let within = full.strip_prefix(&self.dir).unwrap_or(&full);
         let (name, shown) = (within.to_string_lossy(), self.shown(within));
-        self.looked_at.insert(full.clone());
+        self.looked_at.add(full.clone());
         let metadata = fs::metadata(&full).map_err(|error| cannot_read(&name, &error))?;
         let refused = if !metadata.is_file() {
             Some("is no file")

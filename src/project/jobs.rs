@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use serde_saphyr::granit_parser::ScalarStyle;
-
-use super::Inline;
 use super::files::{FileError, Files};
-use super::problem::{Source, quoted};
+use super::inline::Inline;
+use super::problem::quoted;
 use super::reader::{Fields, Reader};
 use super::yaml::{Entry, Kind, Node};
 use crate::adaptor::AdaptorSpec;
@@ -158,7 +156,7 @@ fn expression(
             let hint = "write operations, such as fn(state => state)";
             reader.warning(&node.span, format!("the job {} does nothing", quoted(job)), hint);
         }
-        inline.insert(job.to_owned(), origin(node, reader.source));
+        inline.insert(job.to_owned(), Inline::of(node, reader.source));
         return (text.to_owned(), None);
     };
     match files.read(path) {
@@ -183,37 +181,6 @@ fn path(text: &str) -> Option<&str> {
     let is_path = [".js", ".mjs", ".cjs", ".ts", ".ojs"].iter().any(|end| text.ends_with(end))
         && !text.contains(['\n', '(', ')', ';', '=', '`', '\'', '"']);
     is_path.then_some(text)
-}
-
-/// Where the lines of an expression stand in the project file, if each of them stands there as it is.
-fn origin(node: &Node, source: &Source) -> Inline {
-    let line = source.line_of(node.span.start) as u32;
-    let Kind::Scalar(scalar) = &node.kind else { return Inline { line: line + 1, offset: None } };
-    let start = source.line(source.line_of(node.span.start)).start;
-    let written = &source.text[node.span.clone()];
-    let columns = |at: usize| super::problem::utf16_length(&source.text[start..at]) as u32;
-    let offset = match scalar.style {
-        ScalarStyle::Plain if written == scalar.text => Some((0, columns(node.span.start))),
-        ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted
-            if written.get(1..written.len() - 1) == Some(&scalar.text) && !written.contains('\n') =>
-        {
-            Some((0, columns(node.span.start + 1)))
-        }
-        ScalarStyle::Literal => block_indent(written).map(|indent| (1, indent)),
-        _ => None,
-    };
-    Inline { line: line + 1, offset }
-}
-
-/// The spaces before each line of a block that begins with `|`, unless it says itself how many belong to the text.
-fn block_indent(written: &str) -> Option<u32> {
-    let mut lines = written.lines();
-    let header = lines.next()?.split('#').next()?;
-    if header.contains(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    let first = lines.find(|line| !line.trim().is_empty())?;
-    Some((first.len() - first.trim_start_matches(' ').len()) as u32)
 }
 
 fn memory(node: &Node, reader: &mut Reader) -> Option<usize> {

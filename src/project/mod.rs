@@ -10,6 +10,7 @@
 mod credentials;
 mod dotenv;
 mod files;
+mod inline;
 mod jobs;
 mod problem;
 mod reader;
@@ -28,9 +29,11 @@ use serde_json::Value;
 
 use self::credentials::{Credentials, Variables};
 use self::files::{FileError, Files};
+pub use self::inline::Inline;
 pub use self::problem::{Excerpt, Problem};
 use self::problem::{Problems, Source};
 use self::reader::Reader;
+use self::watch::Snapshot;
 use crate::model::Workflow;
 
 /// A project that can be served.
@@ -60,8 +63,8 @@ impl fmt::Debug for Project {
 pub struct Loaded {
     pub project: Project,
     pub warnings: Vec<Problem>,
-    /// The files it is made of, and those that would be part of it if they were there.
-    pub files: BTreeSet<PathBuf>,
+    /// The files it is made of, and those that would be part of it if they were there, as they were before they were read.
+    pub files: Snapshot,
     /// Job → where its expression stands in the project file, for those that are written there.
     pub inline: BTreeMap<String, Inline>,
 }
@@ -73,7 +76,7 @@ pub struct Broken {
     pub errors: Vec<Problem>,
     pub warnings: Vec<Problem>,
     /// As in [`Loaded`]: it may be mended when one of them changes.
-    pub files: BTreeSet<PathBuf>,
+    pub files: Snapshot,
 }
 
 impl fmt::Display for Broken {
@@ -84,15 +87,6 @@ impl fmt::Display for Broken {
 }
 
 impl std::error::Error for Broken {}
-
-/// Where an expression stands that is written in the project file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Inline {
-    /// The line in which it begins, from 1.
-    pub line: u32,
-    /// Lines and columns from there to its first character, if its lines stand in the file as they are.
-    pub offset: Option<(u32, u32)>,
-}
 
 /// Where `${NAME}` in a project file comes from.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -117,7 +111,7 @@ impl Project {
             }
             Err(problem) => {
                 problems.error(problem);
-                BTreeSet::new()
+                Snapshot::default()
             }
         };
         let Problems { errors, warnings } = problems.sorted();
@@ -181,11 +175,11 @@ impl Project {
         }
         let mut reader = Reader { source: &source, problems };
         reader.faults(faults);
-        let Some(root) = root.filter(|root| !root.is_null()) else {
-            let problem = Problem::of_file(&source.file, "the project has no jobs");
-            reader.problems.warning(problem.hint("add a job under `jobs:`"));
+        let Some(root) = root else { return };
+        if root.is_null() {
+            warn_of_no_jobs(&mut reader);
             return;
-        };
+        }
         if let yaml::Kind::Map(entries) = &root.kind
             && let Some(entry) =
                 entries.iter().find(|entry| ["workflows", "steps", "workflow"].contains(&entry.key.as_str()))
@@ -207,13 +201,17 @@ impl Project {
             credentials.use_from(name, span, &mut reader);
         }
         if fields.get("jobs").is_none() {
-            let problem = Problem::of_file(&source.file, "the project has no jobs");
-            reader.problems.warning(problem.hint("add a job under `jobs:`"));
+            warn_of_no_jobs(&mut reader);
         }
         self.workflows = workflows::assemble(&jobs, &triggers.unwrap_or_default(), &mut reader);
         self.credentials = credentials.values;
         self.lacking = credentials.lacking;
     }
+}
+
+fn warn_of_no_jobs(reader: &mut Reader) {
+    let problem = Problem::of_file(&reader.source.file, "the project has no jobs");
+    reader.problems.warning(problem.hint("add a job under `jobs:`"));
 }
 
 /// The section itself, and what its aliases lead to.

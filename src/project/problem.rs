@@ -32,7 +32,7 @@ pub struct Excerpt {
 impl Problem {
     /// A problem with a file as a whole.
     pub fn of_file(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
-        let (file, message) = (file.into(), message.into());
+        let (file, message) = (file.into(), printable(&message.into()));
         Self { file, line: None, column: None, message, hint: None, excerpt: None }
     }
 
@@ -135,7 +135,7 @@ impl Source {
             file: self.file.clone(),
             line: Some(line as u64 + 1),
             column: Some(column + 1),
-            message: message.into(),
+            message: printable(&message.into()),
             hint: None,
             excerpt: self.excerpt(line, start, span.end),
         }
@@ -160,7 +160,10 @@ impl Source {
             return None;
         }
         let to = self.text.floor_char_boundary(to.min(bytes.end)).max(from);
-        Some(Excerpt { line: self.text[bytes].to_owned(), length: utf16_length(&self.text[from..to]).max(1) })
+        // As many characters as there are, so that the caret stands below what is meant.
+        let shown = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+        let line = self.text[bytes].chars().map(shown).collect();
+        Some(Excerpt { line, length: utf16_length(&self.text[from..to]).max(1) })
     }
 }
 
@@ -168,16 +171,22 @@ pub(super) fn utf16_length(text: &str) -> u64 {
     if text.is_ascii() { text.len() as u64 } else { text.chars().map(|c| c.len_utf16() as u64).sum() }
 }
 
-/// A name that somebody wrote, as messages show it: on one line, and not too long.
+/// A name that somebody wrote, as messages show it.
 pub(super) fn quoted(name: &str) -> String {
     const LONGEST: usize = 60;
-    let shown: String = name.chars().take(LONGEST).flat_map(escaped).collect();
-    let rest = if name.chars().nth(LONGEST).is_some() { "…" } else { "" };
-    format!("`{shown}{rest}`")
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("`{}…`", &name[..end]),
+        None => format!("`{name}`"),
+    }
 }
 
-fn escaped(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_default().collect() } else { vec![c] }
+/// A text that stays on its line, and does nothing to a terminal.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
+    }
+    printable
 }
 
 /// The one of `known` that is probably meant by `word`, as a hint.
@@ -231,8 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn names_in_messages_stay_on_their_line() {
-        assert_eq!(quoted("a\n\u{1b}[31mb"), "`a\\n\\u{1b}[31mb`");
+    fn what_is_printed_stays_on_its_line() {
+        let source = Source::new(Path::new("p.yaml"), "a: \u{1b}[31mx\n".into());
+        let problem = source.problem(&(0..1), format!("no {}", quoted("a\n\u{1b}[31mb")));
+        assert_eq!(problem.message, "no `a\\n\\u{1b}[31mb`");
+        assert_eq!(problem.excerpt.unwrap().line, "a: \u{fffd}[31mx");
         assert_eq!(quoted(&"x".repeat(1000)), format!("`{}…`", "x".repeat(60)));
     }
 

@@ -147,7 +147,7 @@ impl Reader<'_> {
         if value.is_none() {
             let (from, to) = (range.start(), range.end());
             let hint = format!("write a whole number from {from} to {to}");
-            self.error_with_hint(&node.span, format!("{what} cannot be this"), hint);
+            self.unfit(node, what, hint);
         }
         value
     }
@@ -156,7 +156,7 @@ impl Reader<'_> {
         let value = node.to_value().as_f64().filter(|value| range.contains(value));
         if value.is_none() {
             let hint = format!("write a number from {} to {}", range.start(), range.end());
-            self.error_with_hint(&node.span, format!("{what} cannot be this"), hint);
+            self.unfit(node, what, hint);
         }
         value
     }
@@ -175,6 +175,15 @@ impl Reader<'_> {
         }
     }
 
+    /// A value of the right kind, perhaps, that is none of those it can be.
+    fn unfit(&mut self, node: &Node, what: &str, hint: String) {
+        let found = match &node.kind {
+            Kind::Scalar(scalar) => quoted(&scalar.text),
+            Kind::List(_) | Kind::Map(_) => node.found().to_owned(),
+        };
+        self.error_with_hint(&node.span, format!("{what} cannot be {found}"), hint);
+    }
+
     /// One of a few words.
     pub fn keyword<T: Copy>(&mut self, node: &Node, what: &str, words: &[(&str, T)]) -> Option<T> {
         let written = match &node.kind {
@@ -185,7 +194,8 @@ impl Reader<'_> {
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
             let otherwise = format!("write {}", known.join(" or "));
-            self.unknown(&node.span, format!("{what} cannot be this"), written, known, otherwise);
+            let hint = did_you_mean(written, known).unwrap_or(otherwise);
+            self.unfit(node, what, hint);
         }
         found
     }

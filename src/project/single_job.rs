@@ -44,8 +44,8 @@ pub(super) fn read(
     }
     let adaptors = set(ADAPTOR).and_then(|path| adaptor(&path, problems));
     let initial_state = set(INITIAL_STATE).and_then(|path| initial_state(&path, files, problems));
-    let kind = match set(FREQUENCY).map(|text| frequency(&text, problems)) {
-        Some(interval) => TriggerKind::Every { interval: interval? },
+    let kind = match set(FREQUENCY).and_then(|text| frequency(&text, problems)) {
+        Some(interval) => TriggerKind::Every { interval },
         None => TriggerKind::Message { topic: INBOX.into(), criteria: Criteria::default(), condition: None },
     };
     let trigger_name = if matches!(kind, TriggerKind::Every { .. }) { "frequency" } else { INBOX };
@@ -115,7 +115,7 @@ fn initial_state(path: &str, files: &mut Files, problems: &mut Problems) -> Opti
     None
 }
 
-/// Milliseconds. Outer None: it is set, and cannot be used.
+/// Milliseconds.
 fn frequency(text: &str, problems: &mut Problems) -> Option<Duration> {
     const LONGEST: u64 = 366 * 86_400_000;
     match text.parse::<u64>() {

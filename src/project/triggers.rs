@@ -8,10 +8,10 @@ use chrono::{DateTime, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 use croner::parser::{CronParser, Seconds, Year};
 use serde_json::Value;
-use serde_saphyr::granit_parser::ScalarStyle;
 
 use super::credentials::Credentials;
-use super::problem::quoted;
+use super::inline::Inline;
+use super::problem::{Source, quoted};
 use super::reader::{Fields, Reader};
 use super::yaml::{Entry, Kind, Node};
 use crate::model::{
@@ -168,17 +168,17 @@ fn topic(node: &Node, reader: &mut Reader) -> Option<String> {
 fn criteria(node: &Node, reader: &mut Reader) -> Option<Criteria> {
     const HINT: &str = "write a mapping, such as {form: registration}; {} is for every message";
     let value = match node.as_text() {
-        Some(text) => match serde_json::from_str(text) {
+        Some(text) if text.trim_start().starts_with('{') => match serde_json::from_str(text) {
             Ok(value) => value,
             Err(error) => {
                 let reason = error.to_string();
                 let reason = reason.split(" at line ").next().unwrap_or(&reason);
                 let message = format!("the criteria are not valid JSON: {reason}");
-                reader.error_with_hint(&json_place(node, text, &error, reader), message, HINT);
+                reader.error_with_hint(&json_place(node, &error, reader.source), message, HINT);
                 return None;
             }
         },
-        None => node.to_value(),
+        _ => node.to_value(),
     };
     match value {
         Value::Object(pattern) => Some(Criteria(pattern)),
@@ -189,18 +189,13 @@ fn criteria(node: &Node, reader: &mut Reader) -> Option<Criteria> {
     }
 }
 
-/// Where in the file an error in JSON text is: exactly, if the text stands on one line as it is.
-fn json_place(node: &Node, text: &str, error: &serde_json::Error, reader: &Reader) -> Range<usize> {
-    let written = &reader.source.text[node.span.clone()];
-    let quote = match &node.kind {
-        Kind::Scalar(scalar) if scalar.style == ScalarStyle::Plain => 0,
-        _ => 1,
-    };
-    if error.line() == 1 && written.get(quote..written.len() - quote) == Some(text) {
-        let start = node.span.start + quote + error.column().saturating_sub(1);
-        return start..start + 1;
+/// Where in the file an error in JSON text is.
+fn json_place(node: &Node, error: &serde_json::Error, source: &Source) -> Range<usize> {
+    let behind = error.column().saturating_sub(1);
+    match Inline::of(node, source).byte(error.line(), behind, source) {
+        Some(start) => start..start + 1,
+        None => node.span.clone(),
     }
-    node.span.clone()
 }
 
 fn cron(fields: &Fields, kind: &Entry, reader: &mut Reader) -> Option<TriggerKind> {

@@ -15,14 +15,9 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-/// Watches the files of one project.
-#[derive(Debug)]
-pub struct Watch {
-    seen: BTreeMap<PathBuf, Option<Look>>,
-    notices: mpsc::Receiver<()>,
-    /// Sends notices for as long as it lives; None if the system gives none.
-    watcher: Option<RecommendedWatcher>,
-}
+/// Files as they were when somebody looked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot(BTreeMap<PathBuf, Option<Look>>);
 
 /// What tells a file from the one that was there before.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,23 +28,50 @@ struct Look {
     modified: (i64, i64),
 }
 
+/// Watches the files of one project.
+#[derive(Debug)]
+pub struct Watch {
+    seen: Snapshot,
+    notices: mpsc::Receiver<()>,
+    /// Sends notices for as long as it lives; None if the system gives none.
+    watcher: Option<RecommendedWatcher>,
+}
+
 /// How long files must stay as they are before they count as written.
 const QUIET: Duration = Duration::from_millis(100);
 /// How often to look without notices, and, since some file systems give none for what other machines write, with them.
 const WITHOUT_NOTICES: Duration = Duration::from_secs(1);
 const WITH_NOTICES: Duration = Duration::from_secs(10);
 
+impl Snapshot {
+    /// Looks at a file, which need not exist, unless that was done before.
+    pub fn add(&mut self, file: PathBuf) {
+        let look = look(&file);
+        self.0.entry(file).or_insert(look);
+    }
+
+    /// The same files as they are now.
+    fn again(&self) -> Self {
+        Self(self.0.keys().map(|file| (file.clone(), look(file))).collect())
+    }
+
+    /// The files that are others than those `before`.
+    fn changed_since(&self, before: &Self) -> Vec<PathBuf> {
+        self.0.iter().filter(|(file, look)| before.0.get(*file) != Some(*look)).map(|(file, _)| file.clone()).collect()
+    }
+}
+
 impl Watch {
-    /// Watches `files`, which need not exist, and links in `dir` that lead to them.
-    pub fn new(dir: &Path, files: impl IntoIterator<Item = PathBuf>) -> Self {
-        let seen: BTreeMap<PathBuf, Option<Look>> = files.into_iter().map(|file| (file.clone(), look(&file))).collect();
+    /// Watches the files of a snapshot, and links in `dir` that lead to them. What has changed since the snapshot was
+    /// taken counts.
+    pub fn new(dir: &Path, seen: Snapshot) -> Self {
         let (sender, notices) = mpsc::channel(1);
         let notify = move |_: notify::Result<notify::Event>| {
             // One that waits to be read is as good as two.
             let _ = sender.try_send(());
         };
         let watcher = notify::recommended_watcher(notify).ok().and_then(|mut watcher| {
-            let mut directories: BTreeSet<&Path> = seen.keys().filter_map(|file| file.parent()).collect();
+            let mut directories: BTreeSet<&Path> = seen.0.keys().filter_map(|file| file.parent()).collect();
             directories.insert(dir);
             let watched = directories
                 .into_iter()
@@ -63,25 +85,18 @@ impl Watch {
     /// Waits until files have changed, and come to rest, and answers which.
     pub async fn next(&mut self) -> Vec<PathBuf> {
         loop {
-            self.notice().await;
-            if self.changed().is_empty() {
-                continue;
-            }
-            // An editor may write several files, and each in several steps.
-            let mut before = self.looks();
-            loop {
+            let mut now = self.seen.again();
+            while now != self.seen {
+                // An editor may write several files, and each in several steps.
                 sleep(QUIET).await;
-                let now = self.looks();
+                let before = std::mem::replace(&mut now, self.seen.again());
                 if now == before {
-                    break;
+                    let changed = now.changed_since(&self.seen);
+                    self.seen = now;
+                    return changed;
                 }
-                before = now;
             }
-            let changed = self.changed();
-            self.seen = before;
-            if !changed.is_empty() {
-                return changed;
-            }
+            self.notice().await;
         }
     }
 
@@ -91,14 +106,6 @@ impl Watch {
         } else {
             sleep(WITHOUT_NOTICES).await;
         }
-    }
-
-    fn looks(&self) -> BTreeMap<PathBuf, Option<Look>> {
-        self.seen.keys().map(|file| (file.clone(), look(file))).collect()
-    }
-
-    fn changed(&self) -> Vec<PathBuf> {
-        self.seen.iter().filter(|(file, seen)| look(file) != **seen).map(|(file, _)| file.clone()).collect()
     }
 }
 
@@ -123,7 +130,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let dir = dir.path();
             prepare(dir);
-            let files = ["project.yaml", "jobs/a.js", ".env"].map(|file| dir.join(file));
+            let mut files = Snapshot::default();
+            ["project.yaml", "jobs/a.js", ".env"].into_iter().for_each(|file| files.add(dir.join(file)));
             runtime.block_on(async {
                 let mut watch = Watch::new(dir, files);
                 assert!(watch.watcher.is_some());
@@ -165,6 +173,18 @@ mod tests {
             fs::write(dir.join("jobs/a.js"), "more").unwrap();
         };
         assert_eq!(changed(project, several), ["jobs/a.js", "project.yaml"]);
+    }
+
+    #[test]
+    fn what_changed_before_the_watch_began_counts() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        project(dir.path());
+        let mut files = Snapshot::default();
+        files.add(dir.path().join("jobs/a.js"));
+        fs::write(dir.path().join("jobs/a.js"), "more").unwrap();
+        let changed = runtime.block_on(async { Watch::new(dir.path(), files).next().await });
+        assert_eq!(changed, [dir.path().join("jobs/a.js")]);
     }
 
     #[test]

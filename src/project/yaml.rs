@@ -300,23 +300,31 @@ fn scan_fault(text: &str, error: &ScanError) -> Fault {
         ExpectedBlockMappingKey | SimpleKeyExpected | InvalidSimpleKey => {
             ("a key with a `:` is expected here", Some("check how this line and the one before are indented"))
         }
-        InvalidIndentation | InvalidFlowScalarIndent | InvalidQuotedScalarIndent | InvalidBlockScalarIndent => {
+        InvalidIndentation | InvalidFlowScalarIndent | InvalidBlockScalarIndent => {
             ("this is not indented as what it belongs to", Some("indent the parts of one thing alike"))
         }
+        InvalidQuotedScalarIndent => (
+            "a text in quotes that begins above goes on here, and is not indented",
+            Some("add the quote that ends it, or indent this line further"),
+        ),
         UnclosedQuotedScalar | DocumentIndicatorInQuotedScalar => {
             ("the quote that begins a text before this has no end", Some("add the missing quote"))
         }
         InvalidTrailingSingleQuotedScalar | InvalidTrailingDoubleQuotedScalar => (
-            "after a text in quotes nothing else can stand on the line",
-            Some("put the whole text in quotes; write '' for a quote within single quotes"),
+            "this cannot follow a text in quotes",
+            Some("add the `,` or the line break between the two; within single quotes, write '' for a quote"),
         ),
         UnclosedFlowCollection { .. }
         | UnexpectedEofFlowSequence
         | UnexpectedEofFlowMapping
-        | UnexpectedEofImplicitFlowMapping => ("a `[` or `{` is not closed", Some("add the missing `]` or `}`")),
-        ExpectedFlowMappingSeparator | ExpectedFlowSequenceSeparator => {
-            ("a `,` or a closing bracket is expected here", Some("put a text that holds `,`, `[` or `{` in quotes"))
-        }
+        | UnexpectedEofImplicitFlowMapping => (
+            "a value is missing here, or a bracket is not closed",
+            Some("close every `[` and `{`, and take out a `,` too many"),
+        ),
+        ExpectedFlowMappingSeparator | ExpectedFlowSequenceSeparator => (
+            "a `,` or a closing bracket is expected here",
+            Some("close every `[` and `{`, and put texts that hold them in quotes"),
+        ),
         MismatchedFlowCollectionEnd { .. } | MisplacedFlowCollectionEnd => {
             ("this bracket closes nothing", Some("check that every `[` has its `]`, and every `{` its `}`"))
         }
@@ -526,7 +534,7 @@ mod tests {
         assert!(faults("a: 1\n---\nb: 2")[0].1.contains("second document"));
         assert!(faults("a:\n\t- 1")[0].1.contains("tab"));
         assert!(faults("a: 'x")[0].1.contains("quote"));
-        assert!(faults("a: [1, 2")[0].1.contains("not closed"));
+        assert!(faults("a: [1, 2")[0].1.contains("is not closed"));
         assert!(faults("a: b: c")[0].1.contains("`:`"));
         assert!(faults("a: *x")[0].1.contains("anchor"));
     }
@@ -553,6 +561,9 @@ mod tests {
             let faults = faults(&deep);
             assert!(faults[0].1.contains("levels deep"), "{faults:?}");
         }
-        assert_eq!(parse(&"[".repeat(DEEPEST)).faults[0].message, "a `[` or `{` is not closed");
+        assert_eq!(
+            parse(&"[".repeat(DEEPEST)).faults[0].message,
+            "a value is missing here, or a bracket is not closed"
+        );
     }
 }

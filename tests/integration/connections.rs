@@ -39,7 +39,10 @@ fn every_answer_has_an_id_and_is_safe_in_a_browser() {
     let named = server.request("GET", "/healthz").header("x-request-id", "mine-1").send();
     assert_eq!(named.header("x-request-id"), Some("mine-1"));
     let missing = server.get("/nowhere").expect(404);
-    assert_eq!((missing.header("content-type"), &missing.json()["status"]), (Some("application/problem+json"), &json!(404)));
+    assert_eq!(
+        (missing.header("content-type"), &missing.json()["status"]),
+        (Some("application/problem+json"), &json!(404))
+    );
     assert_eq!(server.get("/inbox").expect(405).json()["status"], 405);
 }
 
@@ -96,7 +99,8 @@ fn bodies_are_limited_however_they_come() {
     }
 
     let mut stream = server.connect();
-    let head = format!("POST /inbox/all HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n", big.len());
+    let head =
+        format!("POST /inbox/all HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n", big.len());
     stream.write_all(head.as_bytes()).unwrap();
     assert_eq!(Answer::read(&mut stream).status, 413, "before anything of the body is sent");
 }
@@ -139,7 +143,8 @@ fn a_request_under_way_is_answered_before_the_end() {
 #[test]
 fn tls_is_offered_with_a_certificate_and_its_key() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let setup = Setup::new(PROJECT).file("cert.pem", &made.cert.pem()).file("key.pem", &made.signing_key.serialize_pem());
+    let setup =
+        Setup::new(PROJECT).file("cert.pem", &made.cert.pem()).file("key.pem", &made.signing_key.serialize_pem());
     let mut server = setup.args(&["--tls-cert", "cert.pem", "--tls-key", "key.pem"]).start();
     assert!(server.url.starts_with("https://"));
 
@@ -147,7 +152,8 @@ fn tls_is_offered_with_a_certificate_and_its_key() {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(rustls::pki_types::CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
         let name = ServerName::try_from("localhost").unwrap();

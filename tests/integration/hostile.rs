@@ -73,13 +73,27 @@ fn malformed_bodies(random: &mut Random) -> Vec<Attack> {
         let right = if serde_json::from_slice::<serde_json::Value>(&body).is_ok() { 202 } else { 400 };
         attacks.push(attack(format!("{:?}", String::from_utf8_lossy(&body)), &[right], post("/inbox", JSON, &body)));
     }
-    for (index, bad) in [&b"\xff"[..], b"\xc3\x28", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xc0\xaf"].iter().enumerate() {
+    for (index, bad) in
+        [&b"\xff"[..], b"\xc3\x28", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xc0\xaf"].iter().enumerate()
+    {
         let text = [b"{\"a\":\"", *bad, b"\"}"].concat();
         for kind in [JSON, "text/plain", "application/xml", "application/cloudevents+json"] {
             attacks.push(attack(format!("bad UTF-8 {index} as {kind}"), &[400], post("/inbox", kind, &text)));
         }
     }
-    for text in ["NaN", "Infinity", "{'a':1}", "{a:1}", "[1,]", "01", "\"\\ud800\"", "\"\u{1}\"", "1e999999", "undefined", "{}{}"] {
+    for text in [
+        "NaN",
+        "Infinity",
+        "{'a':1}",
+        "{a:1}",
+        "[1,]",
+        "01",
+        "\"\\ud800\"",
+        "\"\u{1}\"",
+        "1e999999",
+        "undefined",
+        "{}{}",
+    ] {
         attacks.push(attack(text, &[400], post("/inbox", JSON, text)));
     }
     attacks
@@ -124,8 +138,17 @@ fn strange_shapes() -> Vec<Attack> {
 fn wrong_types() -> Vec<Attack> {
     let mut attacks = Vec::new();
     for kind in [
-        "image/png", "application/octet-stream", "application/pdf", "application/cloudevents-batch+json", "x", "/", "*/*",
-        "application/jsonn", "json", "multipart/mixed; boundary=x", "\u{e9}",
+        "image/png",
+        "application/octet-stream",
+        "application/pdf",
+        "application/cloudevents-batch+json",
+        "x",
+        "/",
+        "*/*",
+        "application/jsonn",
+        "json",
+        "multipart/mixed; boundary=x",
+        "\u{e9}",
     ] {
         attacks.push(attack(kind, &[400, 415], post("/inbox", kind, "{}x")));
     }
@@ -158,14 +181,37 @@ fn wrong_types() -> Vec<Attack> {
 fn paths() -> Vec<Attack> {
     let mut attacks = Vec::new();
     for path in [
-        "/i/../api/v1/tokens", "/i/%2e%2e/api/v1/tokens", "/i/.%2e/api", "/i/%2E./api", "/./inbox", "//inbox", "/inbox//",
-        "/inbox/..", "/inbox/%2e", "/inbox/.", "/i/a%2fb", "/i/a%2Fb", "/i/%5c..%5capi", "/i/a%00b", "/i/%0d%0aset-cookie:x",
-        "/i/%", "/i/%4", "/i/%zz", "/i/%ff", "/i/%c0%ae%c0%ae/", "/i/%252e%252e/", "/inbox/%20", "/inbox/a%3Bb", "/inbox/...",
+        "/i/../api/v1/tokens",
+        "/i/%2e%2e/api/v1/tokens",
+        "/i/.%2e/api",
+        "/i/%2E./api",
+        "/./inbox",
+        "//inbox",
+        "/inbox//",
+        "/inbox/..",
+        "/inbox/%2e",
+        "/inbox/.",
+        "/i/a%2fb",
+        "/i/a%2Fb",
+        "/i/%5c..%5capi",
+        "/i/a%00b",
+        "/i/%0d%0aset-cookie:x",
+        "/i/%",
+        "/i/%4",
+        "/i/%zz",
+        "/i/%ff",
+        "/i/%c0%ae%c0%ae/",
+        "/i/%252e%252e/",
+        "/inbox/%20",
+        "/inbox/a%3Bb",
+        "/inbox/...",
     ] {
         attacks.push(attack(path, &[400, 404], post(path, JSON, "{}")));
         attacks.push(attack(path, &[400, 404, 405], get(path)));
     }
-    for path in ["/nowhere", "/i/", "/i/hook/more", "/INBOX", "/I/hook", "/.env", "/.git/config", "/wp-login.php", "/cgi-bin/x"] {
+    for path in
+        ["/nowhere", "/i/", "/i/hook/more", "/INBOX", "/I/hook", "/.env", "/.git/config", "/wp-login.php", "/cgi-bin/x"]
+    {
         attacks.push(attack(path, &[404, 405], get(path)));
         attacks.push(attack(path, &[404, 405], post(path, JSON, "{}")));
     }
@@ -229,8 +275,16 @@ fn heads() -> Vec<Attack> {
         ("no protocol", &[400], "GET /healthz\r\n\r\n"),
         ("TLS without TLS", &[400], "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\u{3}\r\n\r\n"),
         ("no request at all", &[400], "hello there, how are you?\r\n\r\n"),
-        ("a tunnel", &[400, 404, 405], "CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\nconnection: close\r\n\r\n"),
-        ("a foreign address", &[401], "GET http://example.org/api/v1/tokens HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+        (
+            "a tunnel",
+            &[400, 404, 405],
+            "CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\nconnection: close\r\n\r\n",
+        ),
+        (
+            "a foreign address",
+            &[401],
+            "GET http://example.org/api/v1/tokens HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        ),
         ("HTTP/2 that breaks off", &[0], "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense that is no frame at all"),
     ] {
         attacks.push(attack(name, right, bytes));
@@ -279,7 +333,8 @@ fn launch(server: &Server, attack: &Attack) -> u16 {
 
 fn all() -> Vec<Attack> {
     let mut random = Random(4);
-    let mut attacks = [malformed_bodies(&mut random), strange_shapes(), wrong_types(), paths(), heads(), sizes(), slow()];
+    let mut attacks =
+        [malformed_bodies(&mut random), strange_shapes(), wrong_types(), paths(), heads(), sizes(), slow()];
     let mut all: Vec<Attack> = attacks.iter_mut().flat_map(std::mem::take).collect();
     // What is left of a thousand: noise in the place of a request, a credential and a body.
     while all.len() < 1000 {

@@ -2,6 +2,7 @@
 //! and Deno's runtime once is enough.
 
 mod adaptors;
+mod check;
 mod cli;
 mod compile;
 mod connections;

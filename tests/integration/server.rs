@@ -254,7 +254,8 @@ impl Request<'_> {
 
     pub fn send(self) -> Answer {
         let mut stream = self.server.connect();
-        let mut head = format!("{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.method, self.path, self.server.address);
+        let mut head =
+            format!("{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.method, self.path, self.server.address);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -204,16 +204,23 @@ async fn a_full_disk_refuses_and_is_over_when_there_is_space() {
     assert_eq!(kept(&store).await, 2);
 }
 
-#[tokio::test]
-async fn a_read_only_database_is_not_available() {
-    let home = TempDir::new().unwrap();
-    let store = open(&home);
-    let read_only = |on: bool| store.write(move |connection| Ok(connection.pragma_update(None, "query_only", on)?));
-    read_only(true).await.unwrap();
-    let refused = store.check().await;
-    assert!(matches!(&refused, Err(StoreError::Unavailable(text)) if text.contains("read-only")), "{refused:?}");
-    read_only(false).await.unwrap();
-    admit(&store, 10).await.unwrap();
+#[test]
+fn errors_tell_what_to_do() {
+    use rusqlite::ffi;
+    for (code, advice) in [
+        (ffi::SQLITE_BUSY, "not available: another program has locked"),
+        (ffi::SQLITE_FULL, "not available: the disk is full"),
+        (ffi::SQLITE_IOERR_WRITE, "not available: the disk does not read or write"),
+        (ffi::SQLITE_READONLY, "not available: the database is read-only"),
+        (ffi::SQLITE_CANTOPEN, "not available: the database cannot be opened"),
+        (ffi::SQLITE_CORRUPT, "of another version: the file is damaged"),
+        (ffi::SQLITE_NOTADB, "of another version: the file is not a database"),
+        (ffi::SQLITE_CONSTRAINT, "of another version: the database refused"),
+    ] {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        let error = StoreError::from(error).to_string();
+        assert!(error.contains(advice), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -280,7 +287,28 @@ async fn an_operation_that_fails_or_panics_takes_back_only_itself() {
     assert!(matches!(failed, Err(StoreError::Broken(text)) if text == "on purpose"));
     assert!(matches!(panicked, Err(StoreError::Broken(text)) if text.contains("panicked")));
     assert_eq!(kept(&store).await, 2);
-    assert_eq!(store.stats().last_batch, 4);
+}
+
+#[tokio::test]
+async fn what_waits_shares_a_commit() {
+    let home = TempDir::new().unwrap();
+    let store = Arc::new(open(&home));
+    let (go_on, held) = hold(&store).await;
+    let waiting: Vec<_> = (0..100)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { admit(&store, 10).await })
+        })
+        .collect();
+    queued(&store, 100).await;
+    go_on.send(()).unwrap();
+    held.await.unwrap().unwrap();
+    for admitted in waiting {
+        assert_eq!(admitted.await.unwrap().unwrap(), Admitted::New);
+    }
+    let stats = store.stats();
+    assert_eq!(stats.operations, 101);
+    assert!(stats.commits < 50, "{} commits", stats.commits);
 }
 
 #[tokio::test]

@@ -281,7 +281,10 @@ impl Worker {
 fn give_back_pages(connection: &Connection) -> rusqlite::Result<()> {
     let pages = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
     if pages("freelist_count")? > pages("page_count")? / SPARE_PAGES {
-        connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})"))?;
+        // Each step frees a page.
+        let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})"))?;
+        let mut steps = vacuum.query([])?;
+        while steps.next()?.is_some() {}
     }
     Ok(())
 }
