@@ -93,10 +93,9 @@ impl Engine {
     pub async fn cancel(&self, run: RunId) -> Result<Cancellation, ActionError> {
         let cancelled = self.shared.store.cancel(run, self.now()).await?;
         if let Cancellation::Cancelled { .. } = &cancelled {
-            let in_flight = self.shared.in_flight.lock();
-            in_flight.values().filter(|flight| flight.run == run).for_each(|flight| flight.cancel.cancel());
-            drop(in_flight);
+            self.shared.stop_attempts(run);
             if let Some(detail) = self.shared.store.run(run).await? {
+                self.run_ended(&detail.run, RunState::Cancelled);
                 let kind = EventKind::RunEnded { state: RunState::Cancelled };
                 self.shared.events.send(Event { time: self.now(), run, workflow: detail.run.workflow, kind });
             }

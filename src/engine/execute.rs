@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::ingest::new_task;
 use super::served::Definition;
-use super::{Engine, Event, EventKind};
+use super::{Engine, Event, EventKind, trace};
 use crate::isolate::{LogLine, LogSink};
 use crate::model::{
-    Attempt, AttemptId, AttemptOutcome, Failure, Message, RunState, Severity, Task, TaskInput, TaskState, Timestamp,
+    Attempt, AttemptId, AttemptOutcome, Failure, Message, Run, RunState, Severity, Task, TaskId, TaskInput, TaskState,
+    Timestamp, Workflow,
 };
 use crate::step::StepResult;
 use crate::step::js::Prepared;
@@ -86,22 +87,36 @@ impl Engine {
         );
         let log = Log::default();
         let sink = self.sink(&log, claimed, prepared.clone());
-        let result = prepared.run(slot, &input, sink, cancel.clone()).await;
+        let traceparent = trace::context_of_attempt(&claimed.run, &claimed.task);
+        let result = prepared.run(slot, &input, traceparent, sink, cancel.clone()).await;
         Some(Begun { definition: Some(definition.clone()), started_at, input, result, log })
     }
 
     /// The state that the step starts with: JSON text, an object.
     async fn input(&self, claimed: &ClaimedTask, definition: &Definition) -> Result<String, StoreError> {
+        self.state_for(&claimed.task, &claimed.run, &definition.workflow).await
+    }
+
+    /// The state that a task starts with, or started with; None: there is no such task.
+    pub async fn task_input(&self, id: TaskId) -> Result<Option<String>, StoreError> {
         let store = &self.shared.store;
-        let text = match &claimed.task.input {
-            TaskInput::Message => match claimed.run.message {
+        let Some(task) = store.task(id).await? else { return Ok(None) };
+        let Some(run) = store.run(task.run).await?.map(|detail| detail.run) else { return Ok(None) };
+        let Some(workflow) = store.workflow(run.version).await? else { return Ok(None) };
+        self.state_for(&task, &run, &workflow).await.map(Some)
+    }
+
+    async fn state_for(&self, task: &Task, run: &Run, workflow: &Workflow) -> Result<String, StoreError> {
+        let store = &self.shared.store;
+        let text = match &task.input {
+            TaskInput::Message => match run.message {
                 Some(id) => store.message(id).await?.map(|message| message_state(&message)),
                 None => None,
             },
             TaskInput::Output(attempt) => store.output(*attempt).await?,
-            TaskInput::Cursor => match store.cursor(&claimed.run.workflow, &claimed.task.step).await? {
+            TaskInput::Cursor => match store.cursor(&run.workflow, &task.step).await? {
                 Some(state) => Some(state),
-                None => definition.workflow.initial_state.clone(),
+                None => workflow.initial_state.clone(),
             },
             TaskInput::State(state) => Some(state.clone()),
         };
@@ -266,12 +281,12 @@ impl Engine {
             Then::Dead => TaskState::Dead,
             Then::Cancelled => TaskState::Cancelled,
         };
-        super::metrics::attempt(claimed, &settlement.attempt, state);
+        self.attempt_ended(claimed, &settlement.attempt, state);
         let (task, step, attempt) = (claimed.task.id, claimed.task.step.clone(), settlement.attempt.id);
         self.tell(claimed, EventKind::TaskEnded { task, step, attempt, state });
         match settled {
             Settled::Finished(state) => {
-                super::metrics::run_ended(&claimed.run, state, self.now());
+                self.run_ended(&claimed.run, state);
                 self.tell(claimed, EventKind::RunEnded { state });
                 self.shared.timers.notify_one();
             }
@@ -295,6 +310,16 @@ impl Engine {
                 "level": line.level,
                 "message": prepared.hide(&line.message),
             });
+            tracing::debug!(
+                run = %claimed.run.id,
+                task = %claimed.task.id,
+                workflow = claimed.run.workflow,
+                step = claimed.task.step,
+                source = line["source"].as_str(),
+                job_level = line["level"].as_str(),
+                line = line["message"].as_str(),
+                "a job logs"
+            );
             log.add(&line);
             if engine.shared.events.heard() {
                 let (task, step) = (claimed.task.id, claimed.task.step.clone());

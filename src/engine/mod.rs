@@ -15,9 +15,11 @@ mod events;
 mod execute;
 mod ingest;
 pub mod metrics;
+mod observe;
 mod retention;
 mod scheduler;
 mod served;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -121,6 +123,12 @@ impl Shared {
 
     fn cancellation(&self, task: TaskId) -> CancellationToken {
         self.in_flight.lock().get(&task).map_or_else(|| self.cut.child_token(), |flight| flight.cancel.clone())
+    }
+
+    /// Tells the attempts at a run's tasks to stop.
+    fn stop_attempts(&self, run: RunId) {
+        let in_flight = self.in_flight.lock();
+        in_flight.values().filter(|flight| flight.run == run).for_each(|flight| flight.cancel.cancel());
     }
 
     fn let_go(&self, task: TaskId) {
@@ -313,5 +321,10 @@ impl Engine {
     /// Whether it takes in messages.
     pub fn is_stopping(&self) -> bool {
         self.shared.shutdown.is_cancelled()
+    }
+
+    /// Waits until it takes in nothing more.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.shared.shutdown.clone().cancelled_owned()
     }
 }

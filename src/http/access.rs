@@ -272,7 +272,7 @@ pub fn session_cookie(token: Option<&str>, secure: bool) -> String {
 }
 
 /// Whether a browser says that a page of another origin made the request.
-fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+pub(super) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(site) = text("sec-fetch-site") {
         return !matches!(site, "same-origin" | "none");

@@ -26,6 +26,7 @@ use axum::Router;
 
 pub use access::{Access, Identity, NewToken, SESSION_COOKIE, Scope, session_cookie};
 pub use connection::{Tls, serve};
+pub use metrics::start_metrics;
 pub use problem::Problem;
 
 use crate::config::HttpConfig;
@@ -47,8 +48,8 @@ pub fn router(app: App) -> Router {
     let routes = Router::new()
         .merge(inbox::routes())
         .merge(webhook::routes())
-        .merge(api::routes())
-        .merge(pages::routes())
+        .merge(api::routes(&app))
+        .merge(pages::routes(&app))
         .merge(health::routes())
         .merge(metrics::routes())
         .layer(axum::Extension(body::Bodies::default()))

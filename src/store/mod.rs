@@ -244,6 +244,15 @@ pub struct QueueDepth {
     pub oldest_due: Option<Timestamp>,
 }
 
+/// How busy the store is, and how large.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Operations that wait to be written.
+    pub queued: usize,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
 /// What may be forgotten: everything that ended, or was received, before the time given.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Retention {
@@ -320,6 +329,7 @@ pub trait Store: Send + Sync + 'static {
     async fn runs(&self, filter: RunFilter, page: PageRequest<RunId>) -> Result<Page<Run, RunId>>;
     async fn run(&self, id: RunId) -> Result<Option<RunDetail>>;
     async fn tasks(&self, filter: TaskFilter, page: PageRequest<TaskId>) -> Result<Page<Task, TaskId>>;
+    async fn task(&self, id: TaskId) -> Result<Option<Task>>;
     async fn messages(&self, filter: MessageFilter, page: PageRequest<MessageId>) -> Result<Page<Message, MessageId>>;
     async fn message(&self, id: MessageId) -> Result<Option<Message>>;
     async fn topics(&self) -> Result<Vec<TopicSummary>>;
@@ -334,6 +344,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets at most `batch` things; how many it was. Zero: nothing is left to forget.
     async fn prune(&self, retention: Retention, batch: usize) -> Result<usize>;
+    /// What the store has to do, and how much it holds. Never waits.
+    fn load(&self) -> Load;
     /// That something can be written.
     async fn check(&self) -> Result<()>;
     /// Writes what is under way and lets go of the files.

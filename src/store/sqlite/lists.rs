@@ -206,7 +206,7 @@ pub fn tasks(
     let range = Range::new(request.after.as_ref().map(TaskId::as_bytes), None, None);
     task_source(filter).walk(connection, &range, |ids| {
         page(request.limit, ids, |id| {
-            let Some(task) = load_task(connection, id)? else { return Ok(Candidate::Other) };
+            let Some(task) = task(connection, id)? else { return Ok(Candidate::Other) };
             let matches = (filter.states.is_empty() || filter.states.contains(&task.state))
                 && filter.workflow.as_ref().is_none_or(|workflow| *workflow == task.workflow)
                 && filter.step.as_ref().is_none_or(|step| *step == task.step);
@@ -233,7 +233,7 @@ pub fn task_source(filter: &TaskFilter) -> Source<'_> {
     Source { table: "tasks", stretches, parameter }
 }
 
-fn load_task(connection: &Connection, id: TaskId) -> rusqlite::Result<Option<Task>> {
+pub fn task(connection: &Connection, id: TaskId) -> rusqlite::Result<Option<Task>> {
     let sql = format!(
         "SELECT {TASK_COLUMNS} FROM tasks LEFT JOIN task_states ON task_states.task = tasks.id WHERE tasks.id = ?1"
     );
