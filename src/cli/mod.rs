@@ -14,11 +14,13 @@ pub mod install;
 mod interrupt;
 pub mod log;
 pub mod man;
+pub mod openapi;
 mod output;
 mod prepare;
 mod report;
 pub mod run;
 pub mod serve;
+pub mod token;
 
 use std::process::ExitCode;
 
@@ -43,8 +45,10 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Serve(serve::Args),
+    Token(token::Args),
     Install(install::Args),
     Check(check::Args),
+    Openapi(openapi::Args),
     Compile(compile::Args),
     Execute(execute::Args),
     Completions(completions::Args),
@@ -99,6 +103,8 @@ pub fn main() -> ExitCode {
             Err(error) => error.exit(),
         },
         Command::Check(args) => check::run(args),
+        Command::Openapi(args) => openapi::run(args),
+        Command::Token(args) => token::run(args),
         Command::Install(args) => install::run(args),
         Command::Compile(args) => compile::run(args),
         Command::Execute(args) => execute::run(args),

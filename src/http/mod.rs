@@ -8,11 +8,15 @@ mod access;
 mod api;
 mod body;
 mod connection;
+mod delivery;
+mod guard;
 mod health;
 mod inbox;
+mod intake;
 mod metrics;
 mod pages;
 mod problem;
+mod request;
 mod signature;
 mod webhook;
 
@@ -20,7 +24,8 @@ use std::sync::Arc;
 
 use axum::Router;
 
-pub use access::{Access, Scope};
+pub use api::openapi_document;
+pub use access::{Access, Identity, NewToken, SESSION_COOKIE, Scope, session_cookie};
 pub use connection::{Tls, serve};
 pub use problem::Problem;
 
@@ -40,12 +45,14 @@ pub struct App {
 
 /// All routes.
 pub fn router(app: App) -> Router {
-    Router::new()
+    let routes = Router::new()
         .merge(inbox::routes())
         .merge(webhook::routes())
         .merge(api::routes(&app))
         .merge(pages::routes(&app))
         .merge(health::routes())
         .merge(metrics::routes())
-        .with_state(app)
+        .layer(axum::Extension(body::Bodies::default()))
+        .with_state(app.clone());
+    guard::guarded(routes, &app)
 }
