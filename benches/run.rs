@@ -473,6 +473,7 @@ fn job(host: &Host, adaptor: Option<&str>, source: &str) -> Job {
         test: false,
         hide: None,
         remove_from_state: vec!["configuration".into(), "response".into()],
+        traceparent: None,
     }
 }
 

@@ -7,7 +7,14 @@ import { core, internals, primordials } from "ext:core/mod.js";
 import { adaptor, compileAhead, evaluated } from "ext:fnhost/modules.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
-const { op_fnhost_caller, op_fnhost_intercepted, op_fnhost_log, op_fnhost_mark } = core.ops;
+const {
+  op_fnhost_call_begin,
+  op_fnhost_call_end,
+  op_fnhost_caller,
+  op_fnhost_intercepted,
+  op_fnhost_log,
+  op_fnhost_mark,
+} = core.ops;
 const {
   ArrayIsArray,
   ArrayPrototypeAt,
@@ -412,6 +419,7 @@ function describeValue(value) {
 // ---------------------------------------------------------------------------------------------------------------
 
 const loadIntercept = core.createLazyLoader("ext:fnhost/intercept.js");
+const loadTrace = core.createLazyLoader("ext:fnhost/trace.js");
 
 // After the runtime's own bootstrap, before any adaptor.
 function setup() {
@@ -435,10 +443,15 @@ function intercept() {
   loadIntercept().intercept(op_fnhost_intercepted);
 }
 
+// For a run that is part of a trace, before any adaptor.
+function trace() {
+  loadTrace().trace(op_fnhost_call_begin, op_fnhost_call_end);
+}
+
 // Evaluates a part of the runtime before somebody needs it.
 function loadAhead(specifier, isModule) {
   if (isModule) core.createLazyLoader(specifier)();
   else core.loadExtScript(specifier);
 }
 
-globalThis.__fnhost = { setup, loadAhead, compileAhead, intercept, run, evaluated };
+globalThis.__fnhost = { setup, loadAhead, compileAhead, intercept, trace, run, evaluated };

@@ -217,6 +217,7 @@ fn job(host: &Host, source: &str, adaptors: &[&str]) -> Job {
         test: false,
         hide: None,
         remove_from_state: vec!["configuration".into()],
+        traceparent: None,
     }
 }
 

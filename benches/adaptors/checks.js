@@ -14,3 +14,8 @@ async function failure(attempt) {
   }
   throw new Error(`expected a failure, got ${JSON.stringify(result)}`);
 }
+
+// What arrived at the case's service, in order.
+async function seen(service) {
+  return (await fetch(`${service}/seen`)).json();
+}

@@ -4,11 +4,13 @@
 //! this program starts, and throws if anything is not as it should be. Comments at its head say what the table says:
 //!
 //! ```text
-//! // package: what to install, as for `fnhost install`
-//! // behind: the adaptors that use it
+//! // package: what to install, as for `fnhost install`; several versions make several rows
+//! // behind: the adaptors that use it; `behind 3` for those that use version 3
 //! // credential: the server that alone is its `state.configuration`; without it, all of them
 //! // does: what the job does with it
+//! // answers: what a stand-in for its service answers, one line each; see `service`
 //! // only loads: why it is not used for real
+//! // fails: why, if that is known
 //! ```
 //!
 //! Each case is installed into a store of its own and run three times by the program: file by file, through a new
@@ -21,6 +23,7 @@ mod http_server;
 #[path = "../../tests/integration/support/mariadb.rs"]
 mod mariadb;
 mod peers;
+mod service;
 mod soap;
 
 use std::fmt::Write as _;
@@ -31,13 +34,27 @@ use std::sync::Arc;
 use fnhost::compile::{self, Adaptor, Compiled, Dialect};
 use fnhost::isolate::{Host, HostOptions, Job, Limits, MIB, Network, Outcome, platform};
 use serde_json::{Value, json};
+use service::Answer;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fnhost");
 const CHECKS: &str = include_str!("checks.js");
 const LOCK: &str = include_str!("fnhost.lock");
 
-/// Adaptors that are asked for beside the cases, to say which there are: those of the drivers below.
-const ASKED_FOR: &[&str] = &["dhis2", "googlesheets", "postgresql", "redis", "salesforce", "sftp"];
+/// Packages without a case that the registry is asked for, to say whether it has them: adaptors that many use, and a
+/// driver. The page asks for no others; it stands on the packages behind them instead.
+const ASKED_FOR: &[&str] = &[
+    "@openfn/language-commcare",
+    "@openfn/language-dhis2",
+    "@openfn/language-godata",
+    "@openfn/language-googlesheets",
+    "@openfn/language-kobotoolbox",
+    "@openfn/language-odoo",
+    "@openfn/language-postgresql",
+    "@openfn/language-redis",
+    "@openfn/language-salesforce",
+    "@openfn/language-sftp",
+    "npm:hive-driver@1.0.1",
+];
 
 /// Runs of a package whose cost is the median.
 const RUNS: usize = 5;
@@ -56,22 +73,20 @@ fn main() {
     let configuration = peers.configuration();
 
     let mut cases = Case::all();
-    cases.retain(|case| only.is_none_or(|only| *only == case.name));
+    cases.retain(|case| only.is_none_or(|only| *only == case.file || *only == case.name));
     let mut rows = Vec::new();
     for case in &cases {
         let row = case.examine(work.path(), &configuration);
-        eprintln!("{:28} {} {}", case.name, row.verdict.word(), row.verdict.why().unwrap_or(""));
+        eprintln!("{:28} {} {}", case.name, row.verdict.word(), row.verdict.why().unwrap_or_default());
         rows.push(row);
     }
-    let report = page(&rows, &refused_adaptors(work.path()), bare_isolate(work.path()));
-    match following("--write").and_then(|rest| rest.first()) {
-        Some(file) => {
-            std::fs::write(file, report).expect("the page can be written");
-            eprintln!("wrote {file}");
-        }
-        None => print!("{report}"),
+    if let Some(file) = following("--write").and_then(|rest| rest.first()) {
+        let report = page(&rows, &asked_for(work.path()), bare_isolate(work.path()));
+        std::fs::write(file, report).expect("the page can be written");
+        eprintln!("wrote {file}");
     }
-    if rows.iter().any(|row| matches!(row.verdict, Verdict::Fails(_))) {
+    let unexplained = |row: &Row| matches!(&row.verdict, Verdict::Fails { known: None, .. });
+    if rows.iter().any(unexplained) {
         std::process::exit(1);
     }
 }
@@ -81,20 +96,24 @@ fn main() {
 // ---------------------------------------------------------------------------------------------------------------------
 
 struct Case {
-    /// Of the file.
+    /// Without its extension.
+    file: String,
+    /// That of the file, and the version if there are several.
     name: String,
     source: String,
     package: String,
     behind: String,
     does: String,
     credential: Option<String>,
+    answers: Vec<Answer>,
     only_loads: Option<String>,
+    fails: Option<String>,
 }
 
 enum Verdict {
     Works,
     OnlyLoads(String),
-    Fails(String),
+    Fails { error: String, known: Option<String> },
     NotInstallable(String),
 }
 
@@ -103,15 +122,17 @@ impl Verdict {
         match self {
             Self::Works => "works",
             Self::OnlyLoads(_) => "loads only",
-            Self::Fails(_) => "**fails**",
+            Self::Fails { .. } => "**fails**",
             Self::NotInstallable(_) => "not installable here",
         }
     }
 
-    fn why(&self) -> Option<&str> {
+    fn why(&self) -> Option<String> {
         match self {
             Self::Works => None,
-            Self::OnlyLoads(why) | Self::Fails(why) | Self::NotInstallable(why) => Some(why),
+            Self::OnlyLoads(why) | Self::NotInstallable(why) => Some(why.clone()),
+            Self::Fails { error, known: None } => Some(error.clone()),
+            Self::Fails { error, known: Some(why) } => Some(format!("{why} ({error})")),
         }
     }
 }
@@ -141,31 +162,44 @@ impl Case {
         let entries = std::fs::read_dir(directory).expect("the cases");
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a case").path()).collect();
         files.sort();
-        files.iter().map(|file| Self::read(file)).collect()
+        files.iter().flat_map(|file| Self::read(file)).collect()
     }
 
-    fn read(file: &Path) -> Self {
+    /// One for each version of the package.
+    fn read(file: &Path) -> Vec<Self> {
         let source = std::fs::read_to_string(file).expect("a case");
         let said = |key: &str| {
-            let mut lines = source.lines().map_while(|line| line.strip_prefix("// "));
-            lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).map(str::to_owned)
+            let key = format!("{key}: ");
+            let head = source.lines().map_while(|line| line.strip_prefix("// "));
+            head.filter_map(move |line| Some(line.strip_prefix(&key)?.to_owned()))
         };
-        Self {
-            name: file.file_stem().expect("a file's name").to_string_lossy().into_owned(),
-            package: said("package").unwrap_or_else(|| panic!("{} does not name its package", file.display())),
-            behind: said("behind").unwrap_or_default(),
-            does: said("does").unwrap_or_else(|| panic!("{} does not say what it does", file.display())),
-            credential: said("credential"),
-            only_loads: said("only loads"),
-            source,
-        }
+        let must_say = |key| said(key).next().unwrap_or_else(|| panic!("{} does not say `{key}`", file.display()));
+        let stem = file.file_stem().expect("a file's name").to_string_lossy();
+        let packages = must_say("package");
+        let several = packages.contains(' ');
+        let case = |package: &str| {
+            let version = package.rsplit_once('@').map_or("", |(_, version)| version);
+            Self {
+                file: stem.clone().into_owned(),
+                name: if several { format!("{stem}@{version}") } else { stem.clone().into_owned() },
+                package: package.to_owned(),
+                behind: said("behind").chain(said(&format!("behind {version}"))).next().unwrap_or_default(),
+                does: must_say("does"),
+                credential: said("credential").next(),
+                answers: said("answers").map(|line| Answer::read(&line)).collect(),
+                only_loads: said("only loads").next(),
+                fails: said("fails").next(),
+                source: source.clone(),
+            }
+        };
+        packages.split(' ').map(case).collect()
     }
 
     fn examine(&self, work: &Path, configuration: &Value) -> Row {
         let store = work.join(&self.name);
         std::fs::create_dir_all(&store).expect("a temporary directory");
         let mut row = Row {
-            name: self.package.clone(),
+            name: self.package.trim_start_matches("npm:").to_owned(),
             version: String::new(),
             behind: self.behind.clone(),
             does: self.does.clone(),
@@ -187,7 +221,7 @@ impl Case {
             }
         }
         row.verdict = match (self.run(&store, configuration), &self.only_loads) {
-            (Err(why), _) => Verdict::Fails(why),
+            (Err(error), _) => Verdict::Fails { error, known: self.fails.clone() },
             (Ok(()), Some(why)) => Verdict::OnlyLoads(why.clone()),
             (Ok(()), None) => Verdict::Works,
         };
@@ -201,12 +235,14 @@ impl Case {
 
     /// Runs the job in every way there is; the error of the first that fails.
     fn run(&self, store: &Path, configuration: &Value) -> Result<(), String> {
-        let configuration = self.credential.as_ref().map_or(configuration, |server| &configuration[server]);
+        let mut configuration = self.credential.as_ref().map_or(configuration, |server| &configuration[server]).clone();
         let credential = store.join("credential.json");
-        std::fs::write(&credential, configuration.to_string()).expect("a temporary file");
         let job = store.join("job.js");
         std::fs::write(&job, format!("{}\n{CHECKS}", self.source)).expect("a temporary file");
         for (way, packs) in [("file by file", "off"), ("in a new pack", "on"), ("in a pack from disk", "on")] {
+            let service = service::serve(self.answers.clone());
+            configuration["service"] = service.origin().into();
+            std::fs::write(&credential, configuration.to_string()).expect("a temporary file");
             let mut command = Command::new(PROGRAM);
             command.args(["run", text(&job), "-a", &self.package, "-c", text(&credential), "--log-json"]);
             command.args(["--repo-dir", text(store), "--timeout", "60s"]).env("FNHOST_PACKS", packs);
@@ -250,18 +286,17 @@ fn error_in(output: &Output) -> String {
     message.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Adaptors that the registry does not have, and why, or that they are there after all.
-fn refused_adaptors(work: &Path) -> Vec<(String, String)> {
-    let ask = |name: &&str| {
-        let package = format!("@openfn/language-{name}");
-        let answer = match install(&work.join("asked-for").join(name), &package, false) {
-            Ok((_, version)) => format!("version {version} is there, and has no case yet"),
+/// What the registry answers when it is asked for each.
+fn asked_for(work: &Path) -> Vec<(&'static str, String)> {
+    let ask = |(index, package): (usize, &&'static str)| {
+        let answer = match install(&work.join(format!("asked-for-{index}")), package, false) {
+            Ok((_, version)) => format!("there, as version {version}, and without a case yet"),
             Err(why) if why.starts_with("there is no package") => "the registry answered 404".into(),
             Err(why) => why,
         };
-        (package, answer)
+        (package.trim_start_matches("npm:"), answer)
     };
-    ASKED_FOR.iter().map(ask).collect()
+    ASKED_FOR.iter().enumerate().map(ask).collect()
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -323,6 +358,7 @@ fn load(host: &Host, specifiers: &[String]) -> Outcome {
         limits: Limits::default(),
         network: Network::Open,
         remove_from_state: Vec::new(),
+        traceparent: None,
         test: false,
         hide: None,
     };
@@ -348,14 +384,15 @@ What OpenFn's adaptors, and the packages from npm that other adaptors stand on, 
 
 **works**: used for real, each time three ways: file by file, through a new pack, through that pack from disk. A
 package with a server of its own kind was used against that server (MariaDB, PostgreSQL with TLS, Redis, OpenSSH, HTTP,
-SOAP), on this machine. **loads only**: everything short of a server that cannot run here. **fails**: a test of it threw.
+SOAP), on this machine; one for a service on the internet, against a stand-in that answers as the service's
+documentation has it. **loads only**: everything short of a server that cannot run here. **fails**: a test of it threw.
 
 CPU is that of the whole life of a fresh isolate which loads all of the package and does nothing else, through its pack;
 in brackets, file by file. A job that uses a part of an adaptor loads less. Heap is V8's after that.
 
 ";
 
-fn page(rows: &[Row], refused: &[(String, String)], bare: (f64, f64)) -> String {
+fn page(rows: &[Row], asked: &[(&str, String)], bare: (f64, f64)) -> String {
     let mut page = String::from(HEAD);
     let _ = writeln!(
         page,
@@ -380,9 +417,9 @@ fn page(rows: &[Row], refused: &[(String, String)], bare: (f64, f64)) -> String 
              registry does not have. It ran with the one in `benches/adaptors/fnhost.lock`.\n",
         );
     }
-    page.push_str("\nAsked for, too:\n\n");
-    for (package, answer) in refused {
-        let _ = writeln!(page, "- `{package}`: not installable here ({answer})");
+    page.push_str("\nAlso asked for, of those that have no row on this page:\n\n");
+    for (package, answer) in asked {
+        let _ = writeln!(page, "- `{package}`: {answer}");
     }
     page.push_str("\n## Packages behind adaptors\n\n");
     table(&mut page, rows.iter().filter(|row| !row.is_adaptor()));
@@ -390,13 +427,19 @@ fn page(rows: &[Row], refused: &[(String, String)], bare: (f64, f64)) -> String 
 }
 
 fn table<'a>(page: &mut String, rows: impl Iterator<Item = &'a Row>) {
-    page.push_str("| package | version | behind | result | what was done, or why not | CPU ms | heap MB | packed |\n");
-    page.push_str("|---|---|---|---|---|--:|--:|---|\n");
+    let rows: Vec<&Row> = rows.collect();
+    let all_adaptors = rows.iter().all(|row| row.is_adaptor());
+    let (behind, rule) = if all_adaptors { ("", "") } else { ("behind | ", "---|") };
+    let _ = writeln!(
+        page,
+        "| package | version | {behind}result | what was done, or why not | CPU ms | heap MB | packed |"
+    );
+    let _ = writeln!(page, "|---|---|{rule}---|---|--:|--:|---|");
     for row in rows {
         let done = match &row.verdict {
             Verdict::Works => row.does.clone(),
             Verdict::OnlyLoads(why) => format!("{}; {why}", row.does),
-            Verdict::Fails(why) | Verdict::NotInstallable(why) => why.clone(),
+            verdict => verdict.why().unwrap_or_default(),
         };
         let number = |key: &str| row.cost.as_ref().and_then(|cost| cost[key].as_f64());
         let cpu = match (number("cpu"), number("unpacked_cpu")) {
@@ -410,17 +453,13 @@ fn table<'a>(page: &mut String, rows: impl Iterator<Item = &'a Row>) {
             Some(Some(why)) => why,
         };
         let mark = if row.relocked { "¹" } else { "" };
-        let cells = [
-            &format!("`{}`", row.name),
-            &format!("{}{mark}", row.version),
-            &row.behind,
-            row.verdict.word(),
-            &done,
-            &cpu,
-            &heap,
-            packed,
-        ];
-        let _ = writeln!(page, "| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
+        let mut cells = vec![format!("`{}`", row.name), format!("{}{mark}", row.version)];
+        if !all_adaptors {
+            cells.push(row.behind.clone());
+        }
+        cells.extend([row.verdict.word().to_owned(), done, cpu, heap, packed.to_owned()]);
+        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        let _ = writeln!(page, "| {} |", cells.join(" | "));
     }
 }
 

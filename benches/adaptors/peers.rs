@@ -17,8 +17,10 @@ use crate::http_server::Server;
 use crate::mariadb::MariaDb;
 
 const START_WITHIN: Duration = Duration::from_secs(60);
-/// What Debian calls a user and a group without any rights.
-const NOBODY: u32 = 65534;
+/// A user and a group of every system that own nothing, `daemon` in Debian. Root lends the servers to it, since most
+/// refuse to work for root. (Not to `nobody`: systemd's name service calls that account locked, and sshd then lets
+/// nobody in.)
+const LENT_TO: u32 = 1;
 const USER: &str = "nurse";
 const PASSWORD: &str = "cr3dential-of-the-nurse";
 
@@ -50,7 +52,6 @@ impl Peers {
         json!({
             "http": self.http.origin(),
             "soap": self.soap.origin(),
-            "anything": format!("{}/", self.soap.origin()),
             "mariadb": self.mariadb.credential(),
             "postgresql": merged(&user, json!({ "host": "127.0.0.1", "port": self.postgresql.port, "database": "postgres" })),
             "redis": { "port": self.redis.port, "password": PASSWORD },
@@ -92,11 +93,15 @@ impl Process {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         if runs_as_root() {
-            std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).expect("root may give away");
+            std::os::unix::fs::chown(directory.path(), Some(LENT_TO), Some(LENT_TO)).expect("root may give away");
         }
-        let id = Command::new("id").arg("-un").output().expect("id is there");
-        let own = String::from_utf8_lossy(&id.stdout).trim().to_owned();
-        let user = if runs_as_root() { "nobody".to_owned() } else { own };
+        let mut id = Command::new("id");
+        id.arg("-un");
+        if runs_as_root() {
+            id.arg(LENT_TO.to_string());
+        }
+        let output = id.output().expect("id is there");
+        let user = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         Self { server: None, port: closed_port(), user, directory }
     }
 
@@ -110,7 +115,7 @@ impl Process {
         fs::write(&path, text).expect("a temporary file");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its permissions");
         if runs_as_root() {
-            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).expect("root may give away");
+            std::os::unix::fs::chown(&path, Some(LENT_TO), Some(LENT_TO)).expect("root may give away");
         }
         path
     }
@@ -124,9 +129,8 @@ impl Process {
             .stdout(Stdio::null())
             .env_clear()
             .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin");
-        // Most servers refuse to work for root, so root lends them to nobody.
         if runs_as_root() {
-            command.uid(NOBODY).gid(NOBODY);
+            command.uid(LENT_TO).gid(LENT_TO);
         }
         command
     }

@@ -1,7 +1,5 @@
 //! A SOAP service with one operation, and its description, for the packages that speak SOAP.
 
-use serde_json::{Map, Value, json};
-
 use crate::http_server::{Reply, Request, Server};
 
 pub fn serve() -> Server {
@@ -27,21 +25,8 @@ fn answer(request: &Request) -> Reply {
                 None => Reply::empty(400),
             }
         }
-        // Whatever else is asked for: what arrived.
-        _ => Reply::json(200, &arrived(request)),
+        _ => Reply::empty(404),
     }
-}
-
-fn arrived(request: &Request) -> Value {
-    let query: Map<String, Value> =
-        request.query.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
-    json!({
-        "method": request.method,
-        "path": request.path,
-        "query": query,
-        "headers": { "authorization": request.header("authorization") },
-        "body": String::from_utf8_lossy(&request.body),
-    })
 }
 
 fn between<'a>(text: &'a str, before: &str, behind: &str) -> Option<&'a str> {

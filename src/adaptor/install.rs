@@ -43,6 +43,8 @@ pub struct InstallOptions {
     pub cache: Option<PathBuf>,
     /// A directory whose `.npmrc` counts beside the one in the store.
     pub npmrc_dir: Option<PathBuf>,
+    /// A PEM file with certificates to trust besides those that npm's configuration names.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl InstallOptions {
@@ -229,7 +231,9 @@ pub async fn install_async(
 
     let npmrc_dirs = [options.npmrc_dir.as_deref(), Some(store.root())];
     let npmrc_dirs: Vec<&Path> = npmrc_dirs.into_iter().flatten().collect();
-    let config = Arc::new(NpmConfig::load(&npmrc_dirs, options.registry.as_ref())?);
+    let mut config = NpmConfig::load(&npmrc_dirs, options.registry.as_ref())?;
+    config.ca_files.extend(options.ca_file.clone());
+    let config = Arc::new(config);
     let client = RegistryClient::new(&config, Purpose::Tarball)?;
     let cache = options.cache.clone();
     let cache = cache.unwrap_or_else(PackageCache::default_root);

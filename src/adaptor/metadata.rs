@@ -65,6 +65,8 @@ pub struct Metadata {
     direct: RefCell<HashSet<String>>,
     /// Optional dependencies that no registry has, by package, as (version, name).
     left_out: RefCell<HashMap<String, BTreeSet<(Version, String)>>>,
+    /// What no registry has of that which was wanted.
+    missing: RefCell<HashSet<Missing>>,
     failure: RefCell<Option<ResolveError>>,
 }
 
@@ -91,6 +93,7 @@ impl Metadata {
             freshness: Cell::new(freshness),
             direct: RefCell::default(),
             left_out: RefCell::default(),
+            missing: RefCell::default(),
             failure: RefCell::default(),
         }
     }
@@ -180,29 +183,41 @@ impl Metadata {
         NpmVersionResolver { newest_dependency_date_options, ..Default::default() }
     }
 
-    /// The metadata without the optional dependencies that turned out not to be registry packages.
+    /// The metadata without the optional dependencies that cannot be had.
     fn without_left_out(&self, name: &str, info: Arc<NpmPackageInfo>) -> Arc<NpmPackageInfo> {
-        let left_out = self.left_out.borrow();
-        let Some(left_out) = left_out.get(name) else {
+        let (left_out, missing) = (self.left_out.borrow(), self.missing.borrow());
+        let left_out = left_out.get(name);
+        if left_out.is_none() && missing.is_empty() {
             return info;
-        };
+        }
         let mut info = (*info).clone();
-        for (version, dependency) in left_out {
-            if let Some(version) = info.versions.get_mut(version) {
-                version.dependencies.remove(dependency.as_str());
-                version.optional_dependencies.remove(dependency.as_str());
+        let numbers: Vec<Version> = info.versions.keys().cloned().collect();
+        for number in numbers {
+            let Some(version) = info.versions.get_mut(&number) else { continue };
+            let cannot_be_had = |alias: &str, wanted: &str| {
+                missing.iter().any(|missing| missing.is_wanted_by(alias, wanted))
+                    || left_out.is_some_and(|left_out| left_out.contains(&(number.clone(), alias.to_owned())))
+            };
+            let lacking: Vec<_> =
+                version.optional_dependencies.extract_if(|alias, wanted| cannot_be_had(alias, wanted)).collect();
+            for (alias, _) in lacking {
+                version.dependencies.remove(&alias);
             }
         }
         Arc::new(info)
     }
 
-    /// Leaves out an optional dependency that is no registry package, or says what is wrong.
+    /// Sees to it that the next try goes without what could not be had, as long as only optional dependencies want it,
+    /// or says what is wrong.
     pub(super) async fn leave_out_or_explain(&self, error: NpmResolutionError) -> Result<(), ResolveError> {
         if let Some(failure) = self.failure.borrow_mut().take() {
             return Err(failure);
         }
         match error {
             NpmResolutionError::Registry(NpmRegistryPackageInfoLoadError::PackageNotExists { package_name }) => {
+                if self.missing.borrow_mut().insert(Missing::Package(package_name.clone())) {
+                    return Ok(());
+                }
                 Err(ResolveError::UnknownPackage {
                     registry: self.config.registry_of(&package_name),
                     suggestion: None,
@@ -212,7 +227,13 @@ impl Metadata {
             NpmResolutionError::Registry(NpmRegistryPackageInfoLoadError::LoadError(error)) => {
                 Err(ResolveError::BadMetadata { name: String::new(), reason: self.config.redact(&error.to_string()) })
             }
-            NpmResolutionError::Resolution(error) => Err(self.unknown_version(error).await),
+            NpmResolutionError::Resolution(error) => {
+                let (name, wanted) = not_matched(&error);
+                if self.missing.borrow_mut().insert(Missing::Version { name: name.clone(), wanted: wanted.clone() }) {
+                    return Ok(());
+                }
+                Err(self.unknown_version(name, wanted).await)
+            }
             NpmResolutionError::DependencyEntry(error) => {
                 let (package, dependency) = (error.parent_nv.clone(), error.key.clone());
                 let NpmDependencyEntryErrorSource::RemoteDependency { specifier } = &error.source else {
@@ -235,23 +256,7 @@ impl Metadata {
         }
     }
 
-    async fn unknown_version(&self, error: NpmPackageVersionResolutionError) -> ResolveError {
-        let (name, wanted) = match &error {
-            NpmPackageVersionResolutionError::DistTagNotFound { dist_tag, package_name }
-            | NpmPackageVersionResolutionError::DistTagVersionNotFound { dist_tag, package_name, .. }
-            | NpmPackageVersionResolutionError::DistTagVersionTooNew { dist_tag, package_name, .. } => {
-                (package_name.to_string(), dist_tag.clone())
-            }
-            NpmPackageVersionResolutionError::VersionNotFound(missing) => {
-                (missing.0.name.to_string(), missing.0.version.to_string())
-            }
-            NpmPackageVersionResolutionError::VersionReqNotMatched { package_name, version_req, .. } => {
-                (package_name.to_string(), version_req.version_text().to_string())
-            }
-            NpmPackageVersionResolutionError::TrustPolicyDowngrade { package_name, version, .. } => {
-                (package_name.to_string(), version.to_string())
-            }
-        };
+    async fn unknown_version(&self, name: String, wanted: String) -> ResolveError {
         let info = match self.info(&name).await {
             Ok(info) => info,
             Err(error) => return error,
@@ -294,6 +299,47 @@ impl Metadata {
             os: package.system.os.iter().map(ToString::to_string).collect(),
             cpu: package.system.cpu.iter().map(ToString::to_string).collect(),
         })
+    }
+}
+
+/// A package that no registry has, or has in no version that was wanted. As long as nobody but optional dependencies
+/// wants it, all goes on without it: many such dependencies are parts for other systems, and published apart.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Missing {
+    Package(String),
+    Version { name: String, wanted: String },
+}
+
+impl Missing {
+    /// Whether a dependency called `alias` that states `wanted` is this one.
+    fn is_wanted_by(&self, alias: &str, wanted: &str) -> bool {
+        let (name, version) = wanted
+            .strip_prefix("npm:")
+            .map_or((alias, wanted), |target| target.rsplit_once('@').unwrap_or((target, "")));
+        match self {
+            Self::Package(missing) => missing == name,
+            Self::Version { name: missing, wanted } => missing == name && wanted == version,
+        }
+    }
+}
+
+/// Name and wanted version of what was not found.
+fn not_matched(error: &NpmPackageVersionResolutionError) -> (String, String) {
+    match error {
+        NpmPackageVersionResolutionError::DistTagNotFound { dist_tag, package_name }
+        | NpmPackageVersionResolutionError::DistTagVersionNotFound { dist_tag, package_name, .. }
+        | NpmPackageVersionResolutionError::DistTagVersionTooNew { dist_tag, package_name, .. } => {
+            (package_name.to_string(), dist_tag.clone())
+        }
+        NpmPackageVersionResolutionError::VersionNotFound(missing) => {
+            (missing.0.name.to_string(), missing.0.version.to_string())
+        }
+        NpmPackageVersionResolutionError::VersionReqNotMatched { package_name, version_req, .. } => {
+            (package_name.to_string(), version_req.version_text().to_string())
+        }
+        NpmPackageVersionResolutionError::TrustPolicyDowngrade { package_name, version, .. } => {
+            (package_name.to_string(), version.to_string())
+        }
     }
 }
 

@@ -18,8 +18,8 @@ use url::Url;
 pub struct NpmConfig {
     /// Registries by scope, and how to authenticate to each.
     pub registries: Arc<ResolvedNpmRc>,
-    /// A PEM file with certificates to trust besides the system's (`cafile`).
-    pub ca_file: Option<PathBuf>,
+    /// PEM files with certificates to trust besides the system's: `cafile`, and what was asked for.
+    pub ca_files: Vec<PathBuf>,
     /// A proxy for all requests (`https-proxy` or `proxy`); the usual environment variables work without it.
     pub proxy: Option<Url>,
     secrets: Vec<String>,
@@ -72,7 +72,7 @@ impl NpmConfig {
             .map_err(|_| NpmrcError::Url { what: "a `registry` setting in .npmrc".into() })?;
         let proxy = proxy.map(|text| http_url(&text, "the proxy in .npmrc")).transpose()?;
         let secrets = secrets(&registries, proxy.as_ref());
-        Ok(Self { registries: Arc::new(registries), ca_file, proxy, secrets })
+        Ok(Self { registries: Arc::new(registries), ca_files: ca_file.into_iter().collect(), proxy, secrets })
     }
 
     /// The registry that serves `package`, without anything secret in it.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -101,7 +101,7 @@ impl RegistryClient {
         // rustls wants one provider per process; whoever installed one first is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let options = CreateHttpClientOptions {
-            root_cert_store: Some(root_certificates(config.ca_file.as_deref())?),
+            root_cert_store: Some(root_certificates(&config.ca_files)?),
             proxy: config.proxy.clone().map(|mut url| {
                 let login = deno_fetch::extract_authority(&mut url);
                 deno_tls::Proxy::Http {
@@ -354,16 +354,16 @@ fn unpacks_within(gzip: &[u8], limit: u64) -> bool {
     }
 }
 
-fn root_certificates(ca_file: Option<&Path>) -> Result<RootCertStore, RegistryError> {
+fn root_certificates(ca_files: &[PathBuf]) -> Result<RootCertStore, RegistryError> {
     let mut roots = deno_tls::create_default_root_cert_store();
     // Honours SSL_CERT_FILE and SSL_CERT_DIR. Without a readable system store the built-in roots have to do.
     if let Ok(system) = deno_tls::deno_native_certs::load_native_certs() {
         roots.add_parsable_certificates(system.into_iter().map(|certificate| certificate.0.into()));
     }
     let from_node = std::env::var_os("NODE_EXTRA_CA_CERTS").map(PathBuf::from);
-    for path in ca_file.map(Path::to_path_buf).into_iter().chain(from_node) {
+    for path in ca_files.iter().chain(&from_node) {
         let unusable = |reason: String| RegistryError::Certificates { path: path.clone(), reason };
-        let pem = std::fs::read(&path).map_err(|error| unusable(error.to_string()))?;
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
         let certificates = deno_tls::load_certs(&mut pem.as_slice()).map_err(|error| unusable(error.to_string()))?;
         roots.add_parsable_certificates(certificates);
     }

@@ -132,6 +132,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
             test: args.test,
             hide: Some(logger.hider()),
             remove_from_state: vec!["configuration".into()],
+            traceparent: None,
         },
         state.text,
         {

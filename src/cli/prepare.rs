@@ -13,20 +13,19 @@ use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Progress, Store, in
 use crate::compile::{self, Adaptor, Compiled, Dialect};
 use crate::isolate::{Host, HostOptions, LocalAdaptor, read_certificates};
 
-/// The adaptors of `specs` in `store`, in that order. What is missing is installed if `may_install`.
+/// The adaptors of `specs` in `store`, in that order. What is missing is installed as `install` says, if it may be.
 pub fn adaptors(
     store: &Store,
     specs: &[AdaptorSpec],
-    job: &JobFile,
-    may_install: bool,
+    install: Option<&InstallOptions>,
     logger: &Logger,
 ) -> Result<Vec<Installed>, Failure> {
     let missing: Vec<AdaptorSpec> = find(store, specs)?.into_iter().filter_map(Result::err).collect();
     if !missing.is_empty() {
-        if !may_install {
+        let Some(options) = install else {
             return Err(not_installed(&missing));
-        }
-        install_missing(store, &missing, job, logger)?;
+        };
+        install_missing(store, &missing, options, logger)?;
     }
     let found: Result<Vec<Installed>, AdaptorSpec> = find(store, specs)?.into_iter().collect();
     found.map_err(|missing| not_installed(&[missing]))
@@ -58,13 +57,17 @@ pub fn short(spec: &AdaptorSpec) -> String {
     text.strip_suffix("@latest").unwrap_or(text).to_owned()
 }
 
-fn install_missing(store: &Store, missing: &[AdaptorSpec], job: &JobFile, logger: &Logger) -> Result<(), Failure> {
+fn install_missing(
+    store: &Store,
+    missing: &[AdaptorSpec],
+    options: &InstallOptions,
+    logger: &Logger,
+) -> Result<(), Failure> {
     let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
     logger.info(Source::Cli, &format!("Installing {} into {}", names.join(", "), store.root().display()));
     let progress: Box<dyn Progress> =
         if std::io::stderr().is_terminal() && !logger.is_json() { progress::on_stderr() } else { Box::new(Silent) };
-    let options = InstallOptions { npmrc_dir: Some(job.directory.clone()), ..Default::default() };
-    let report = install(store, missing, &options, progress.as_ref());
+    let report = install(store, missing, options, progress.as_ref());
     // Clears the bar before anything else is written.
     drop(progress);
     let report = report.map_err(|error| {

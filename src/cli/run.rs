@@ -12,7 +12,7 @@ use super::input::{self, InitialState, JobFile};
 use super::log::{self, Logger, Source};
 use super::output::{self, Layout};
 use super::{prepare, report};
-use crate::adaptor::{AdaptorSpec, Installed, Store};
+use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store};
 use crate::compile::Dialect;
 use crate::isolate::{Job, Limits, MIB, MIN_HEAP, Network, Outcome, RunStats};
 use crate::quantity::{Megabytes, Span};
@@ -222,7 +222,13 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
     let ca_file = prepare::ca_file(args.network.cafile.as_deref(), logger)?;
 
     let store = Store::for_job(&job.directory, args.packages.repo_dir.clone());
-    let adaptors = prepare::adaptors(&store, &args.adaptors, &job, !args.packages.no_install, logger)?;
+    let install = InstallOptions {
+        npmrc_dir: Some(job.directory.clone()),
+        ca_file: args.network.cafile.clone(),
+        ..Default::default()
+    };
+    let install = (!args.packages.no_install).then_some(&install);
+    let adaptors = prepare::adaptors(&store, &args.adaptors, install, logger)?;
     let host = prepare::host(&store, &adaptors, ca_file);
     let compiled = prepare::compile(&host, &job, &adaptors, Dialect::Module, logger)?;
     logger.info(Source::Cli, &introduction(&job, &adaptors));
@@ -244,6 +250,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
             test: args.test,
             hide: Some(logger.hider()),
             remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
+            traceparent: None,
         },
         state.text,
         {

@@ -78,7 +78,7 @@ Settings come from flags, then the environment, then .env and fnhost.yaml in the
 environment stand for the flags: FNHOST_CONCURRENCY=4 in .env, or concurrency: 4 in fnhost.yaml.";
 
 pub fn run(args: Args) -> ExitCode {
-    if let Err(message) = telemetry::init(&args.log) {
+    if let Err(message) = telemetry::init(&args.log).and_then(|()| http::start_metrics()) {
         eprintln!("error: {message}");
         return Exit::Usage.into();
     }
@@ -100,9 +100,12 @@ pub fn run(args: Args) -> ExitCode {
 async fn serve(mut args: Args) -> Result<Exit, Failure> {
     let started = Instant::now();
     let mut signals = Signals::listen()?;
+    telemetry::trace::start().map_err(Failure::usage)?;
+    tokio::spawn(telemetry::metrics::keep_tidy());
     if args.demo {
         args.dir = demo::directory()?;
     }
+    tracing::info!(http = ?args.http, jobs = ?args.jobs, store = ?args.store, log = ?args.log, "settings");
     let loaded = load(&args.dir)?;
     let (store, secret_key) = open_store(&args)?;
     let listener = listen(&args.http).await?;
@@ -138,6 +141,7 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
         // Requests that waited for their runs have their answers now.
         let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
         store.close().await;
+        let _ = tokio::task::spawn_blocking(telemetry::trace::stop).await;
     };
     tokio::select! {
         () = shut_down => tracing::info!("stopped"),

@@ -83,7 +83,8 @@ pub fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime.block_on(manage(&args)),
         Err(error) => Err(Failure::host(format!("cannot start: {error}"))),
     };
-    let printed = done.and_then(|text| output::print(text.as_bytes()).map_err(|error| Failure::host(error.to_string())));
+    let printed =
+        done.and_then(|text| output::print(text.as_bytes()).map_err(|error| Failure::host(error.to_string())));
     match printed {
         Ok(()) => Exit::Completed.into(),
         Err(failure) => {
@@ -166,7 +167,8 @@ fn listed(tokens: &[Value], as_json: bool) -> String {
     let widths = [width(0), width(1), width(2)];
     let mut table = String::new();
     for [id, name, scopes, state] in &rows {
-        let _ = writeln!(table, "{id:a$}  {name:b$}  {scopes:c$}  {state}", a = widths[0], b = widths[1], c = widths[2]);
+        let _ =
+            writeln!(table, "{id:a$}  {name:b$}  {scopes:c$}  {state}", a = widths[0], b = widths[1], c = widths[2]);
     }
     table
 }

@@ -95,6 +95,7 @@ impl Engine {
         if let Cancellation::Cancelled { .. } = &cancelled {
             self.shared.stop_attempts(run);
             if let Some(detail) = self.shared.store.run(run).await? {
+                self.run_ended(&detail.run, RunState::Cancelled);
                 let kind = EventKind::RunEnded { state: RunState::Cancelled };
                 self.shared.events.send(Event { time: self.now(), run, workflow: detail.run.workflow, kind });
             }

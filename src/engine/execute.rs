@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ingest::new_task;
 use super::served::Definition;
-use super::{Engine, Event, EventKind};
+use super::{Engine, Event, EventKind, trace};
 use crate::isolate::{LogLine, LogSink};
 use crate::model::{
     Attempt, AttemptId, AttemptOutcome, Failure, Message, Run, RunState, Severity, Task, TaskId, TaskInput, TaskState,
@@ -87,7 +87,8 @@ impl Engine {
         );
         let log = Log::default();
         let sink = self.sink(&log, claimed, prepared.clone());
-        let result = prepared.run(slot, &input, sink, cancel.clone()).await;
+        let traceparent = trace::context_of_attempt(&claimed.run, &claimed.task);
+        let result = prepared.run(slot, &input, traceparent, sink, cancel.clone()).await;
         Some(Begun { definition: Some(definition.clone()), started_at, input, result, log })
     }
 
@@ -280,12 +281,12 @@ impl Engine {
             Then::Dead => TaskState::Dead,
             Then::Cancelled => TaskState::Cancelled,
         };
-        super::metrics::attempt(claimed, &settlement.attempt, state);
+        self.attempt_ended(claimed, &settlement.attempt, state);
         let (task, step, attempt) = (claimed.task.id, claimed.task.step.clone(), settlement.attempt.id);
         self.tell(claimed, EventKind::TaskEnded { task, step, attempt, state });
         match settled {
             Settled::Finished(state) => {
-                super::metrics::run_ended(&claimed.run, state, self.now());
+                self.run_ended(&claimed.run, state);
                 self.tell(claimed, EventKind::RunEnded { state });
                 self.shared.timers.notify_one();
             }
@@ -309,6 +310,16 @@ impl Engine {
                 "level": line.level,
                 "message": prepared.hide(&line.message),
             });
+            tracing::debug!(
+                run = %claimed.run.id,
+                task = %claimed.task.id,
+                workflow = claimed.run.workflow,
+                step = claimed.task.step,
+                source = line["source"].as_str(),
+                job_level = line["level"].as_str(),
+                line = line["message"].as_str(),
+                "a job logs"
+            );
             log.add(&line);
             if engine.shared.events.heard() {
                 let (task, step) = (claimed.task.id, claimed.task.step.clone());

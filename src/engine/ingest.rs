@@ -1,9 +1,11 @@
 //! From a message to the runs it starts: match, then keep both in one transaction.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use super::served::{Definition, Entrance};
-use super::{Engine, EngineError, Event, EventKind};
+use super::{Engine, EngineError, Event, EventKind, metrics, trace};
 use crate::model::{
     Message, MessageId, Priority, Request, Run, RunId, RunState, Task, TaskId, TaskInput, TaskState, Timestamp,
     Trigger, TriggerKind,
@@ -27,6 +29,7 @@ pub struct Incoming {
 }
 
 /// What an incoming message is held against.
+#[derive(Clone, Copy)]
 pub enum Target<'a> {
     /// All triggers of a topic.
     Topic(&'a str),
@@ -46,7 +49,29 @@ pub struct Receipt {
 
 impl Engine {
     /// Takes a message in. When this returns `Ok`, the message and its runs are on disk.
-    pub async fn receive(&self, target: Target<'_>, incoming: Incoming) -> Result<Receipt, EngineError> {
+    pub async fn receive(&self, target: Target<'_>, mut incoming: Incoming) -> Result<Receipt, EngineError> {
+        let (topic, known) = match target {
+            Target::Topic(topic) => (topic.to_owned(), !self.served().topic(topic).is_empty()),
+            Target::Webhook(entrances) => (webhook_topic(entrances), true),
+        };
+        let started = Instant::now();
+        let span = trace::Ingest::begin(incoming.traceparent.as_deref());
+        if let Some(span) = &span {
+            incoming.traceparent = Some(span.traceparent());
+        }
+        let received = self.keep(target, incoming).await;
+        match &received {
+            Ok(receipt) => metrics::received(&topic, known, receipt.duplicate, started.elapsed()),
+            Err(EngineError::Store(error)) => metrics::refused_by_store(error),
+            Err(EngineError::Stopping) => metrics::refused("stopping"),
+        }
+        if let Some(span) = span {
+            span.end(&topic, &received);
+        }
+        received
+    }
+
+    async fn keep(&self, target: Target<'_>, incoming: Incoming) -> Result<Receipt, EngineError> {
         if self.shared.shutdown.is_cancelled() {
             return Err(EngineError::Stopping);
         }
@@ -179,8 +204,9 @@ pub(super) struct Start {
 impl Start {
     /// A run that begins with one step.
     pub fn run(&self, definition: &Definition, trigger: Option<&str>, (step, input): (&str, TaskInput)) -> NewRun {
+        let id = RunId::new();
         let run = Run {
-            id: RunId::new(),
+            id,
             workflow: definition.workflow.name.clone(),
             version: definition.version,
             trigger: trigger.map(str::to_owned),
@@ -192,7 +218,7 @@ impl Start {
             started_at: None,
             finished_at: None,
             failure: None,
-            traceparent: self.traceparent.clone(),
+            traceparent: trace::context_of_new(id, self.traceparent.as_deref()),
         };
         let task = new_task(&run, step, input, self.run_at, self.now);
         NewRun { run, tasks: vec![task] }

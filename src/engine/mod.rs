@@ -15,9 +15,11 @@ mod events;
 mod execute;
 mod ingest;
 pub mod metrics;
+mod observe;
 mod retention;
 mod scheduler;
 mod served;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -22,7 +22,6 @@ use axum::response::{IntoResponse as _, Response};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use metrics::{counter, histogram};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
@@ -31,7 +30,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{Access, App, Problem, webhook};
+use super::{Access, App, Problem, metrics, webhook};
 use crate::config::HttpConfig;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -127,9 +126,7 @@ async fn guard_request(State(guard): State<Arc<Guard>>, request: Request, next: 
     protect(response.headers_mut(), &id);
     let status = response.status();
     let took = started.elapsed();
-    counter!("fnhost_http_requests_total", "route" => route.clone(), "method" => label(&method), "status" => status.as_u16().to_string())
-        .increment(1);
-    histogram!("fnhost_http_request_duration_seconds", "route" => route).record(took);
+    metrics::answered(route, &method, status, took);
     span.in_scope(|| tracing::debug!(status = status.as_u16(), ms = took.as_millis() as u64, "answered"));
     response
 }
@@ -143,20 +140,6 @@ fn request_id(headers: &HeaderMap) -> String {
     };
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_fit);
     given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
-}
-
-/// A method as a label: clients make up names.
-fn label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        _ => "other",
-    }
 }
 
 /// Whether every program reads a path in the same way.

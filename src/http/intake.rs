@@ -41,12 +41,6 @@ pub async fn take_in(
     let delivery = Delivery::of(parts, event, now)?;
     let is_later = delivery.deliver_at.is_some_and(|time| time > now);
     let wait = wait(delivery.wait).filter(|_| !is_later).map(|wait| wait.min(app.config.wait_limit.0));
-    let topic = match &target {
-        Target::Topic(topic) if app.engine.served().topic(topic).is_empty() => "other",
-        Target::Topic(topic) => topic,
-        Target::Webhook(_) => "webhook",
-    }
-    .to_owned();
     let same = (content.data.clone(), content.raw.clone());
     let is_named = delivery.dedupe_key.is_some();
     let incoming = Incoming {
@@ -60,7 +54,6 @@ pub async fn take_in(
         traceparent: delivery.traceparent,
     };
     let receipt = app.engine.receive(target, incoming).await?;
-    crate::engine::metrics::message(&topic, receipt.duplicate);
     if is_named && receipt.duplicate {
         check_same(app, &receipt, same).await?;
     }

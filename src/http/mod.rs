@@ -27,6 +27,7 @@ use axum::Router;
 pub use api::openapi_document;
 pub use access::{Access, Identity, NewToken, SESSION_COOKIE, Scope, session_cookie};
 pub use connection::{Tls, serve};
+pub use metrics::start_metrics;
 pub use problem::Problem;
 
 use crate::config::HttpConfig;

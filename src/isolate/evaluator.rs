@@ -72,7 +72,8 @@ impl Evaluator {
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Auto);
         isolate.set_promise_reject_callback(ignore_rejection);
         isolate.set_prepare_stack_trace_callback(no_stack_trace);
-        tripwire.arm(isolate.thread_safe_handle());
+        let context = runtime.main_context();
+        tripwire.arm(runtime.v8_isolate(), context);
         Self { compiled: HashMap::new(), runtime, limits, tripwire }
     }
 

@@ -221,6 +221,7 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         test: false,
         hide: None,
         remove_from_state: Vec::new(),
+        traceparent: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! What a run learns of the machine it runs on: a made-up one.
 //!
-//! Node's `os` functions and `process.cwd` never refuse, so packages call them unguarded, some while they load: an
-//! identifier generator in `superagent` mixes in the host name, `mongodb` looks for a package in the working
+//! Node's `os` functions and the properties of `process` never refuse, so packages use them unguarded, some while they
+//! load: an identifier generator in `superagent` mixes in the host name, `mongodb` looks for a package in the working
 //! directory. Refusing would break them, and answering would tell a job where it runs.
 
 #![allow(unsafe_code)] // the op macro writes unsafe glue
@@ -60,6 +60,27 @@ pub fn op_fnhost_user_info(#[smi] _uid: u32) -> User {
 #[serde]
 pub fn op_fnhost_network_interfaces() -> Vec<String> {
     Vec::new()
+}
+
+/// `process.execPath` and the first of `process.argv`: there is nothing to start there.
+#[op2]
+#[string]
+pub fn op_fnhost_exec_path() -> &'static str {
+    "/fnhost"
+}
+
+/// What the only process of a container has.
+#[op2(fast)]
+#[smi]
+pub fn op_fnhost_pid() -> u32 {
+    1
+}
+
+/// None.
+#[op2(fast)]
+#[number]
+pub fn op_fnhost_ppid() -> i64 {
+    0
 }
 
 #[op2]

@@ -6,6 +6,7 @@
 
 mod authorities;
 mod blobs;
+mod calls;
 mod conditions;
 mod custody;
 mod error;

@@ -10,6 +10,7 @@ use deno_core::{ExtensionFileSource, OpState, ascii_str_include, op2, v8};
 use deno_error::JsErrorBox;
 
 use super::blobs::op_fnhost_blob_part;
+use super::calls::{op_fnhost_call_begin, op_fnhost_call_end};
 use super::intercept::Request;
 use super::limits::Limit;
 use super::machine;
@@ -237,13 +238,17 @@ const JAVASCRIPT: [ExtensionFileSource; 2] = [
 ];
 
 /// Evaluated on demand only.
-const LAZY_JAVASCRIPT: [ExtensionFileSource; 1] =
-    [ExtensionFileSource::new("ext:fnhost/intercept.js", ascii_str_include!("../../js/intercept.js"))];
+const LAZY_JAVASCRIPT: [ExtensionFileSource; 2] = [
+    ExtensionFileSource::new("ext:fnhost/intercept.js", ascii_str_include!("../../js/intercept.js")),
+    ExtensionFileSource::new("ext:fnhost/trace.js", ascii_str_include!("../../js/trace.js")),
+];
 
 deno_core::extension!(
     fnhost,
     ops = [
         op_fnhost_blob_part,
+        op_fnhost_call_begin,
+        op_fnhost_call_end,
         op_fnhost_caller,
         op_fnhost_compile,
         op_fnhost_find,
@@ -255,16 +260,22 @@ deno_core::extension!(
         op_fnhost_resolve,
         machine::op_fnhost_cwd,
         machine::op_fnhost_environment,
+        machine::op_fnhost_exec_path,
         machine::op_fnhost_homedir,
         machine::op_fnhost_hostname,
         machine::op_fnhost_loadavg,
         machine::op_fnhost_network_interfaces,
+        machine::op_fnhost_pid,
+        machine::op_fnhost_ppid,
         machine::op_fnhost_user_info,
     ],
     esm_entry_point = "ext:fnhost/host.js",
     middleware = |op| match op.name {
         "op_blob_create_part" => op.with_implementation_from(&op_fnhost_blob_part()),
         "op_print" => op.with_implementation_from(&op_fnhost_print()),
+        "op_bootstrap_pid" => op.with_implementation_from(&machine::op_fnhost_pid()),
+        "op_exec_path" => op.with_implementation_from(&machine::op_fnhost_exec_path()),
+        "op_ppid" => op.with_implementation_from(&machine::op_fnhost_ppid()),
         "op_fs_cwd" => op.with_implementation_from(&machine::op_fnhost_cwd()),
         "op_homedir" => op.with_implementation_from(&machine::op_fnhost_homedir()),
         "op_hostname" => op.with_implementation_from(&machine::op_fnhost_hostname()),

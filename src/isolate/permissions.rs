@@ -60,9 +60,12 @@ pub fn reword(message: &str, network: &Network) -> String {
     replace_each(&message, "Requires ", |rest| {
         let (access, rest) = rest.split_once(", run again with the --allow-")?;
         let (_, rest) = rest.split_once(" flag")?;
-        let refusal = match access.strip_prefix("net access to ") {
-            Some(host) => unreachable(host.trim_matches('"'), network),
-            None => format!("Requires {access}, which a run does not get"),
+        let refusal = if let Some(host) = access.strip_prefix("net access to ") {
+            unreachable(host.trim_matches('"'), network)
+        } else if let Some(path) = access.strip_prefix("read access to ") {
+            format!("not allowed to read {path}: a run reads its adaptors' own files only")
+        } else {
+            format!("Requires {access}, which a run does not get")
         };
         Some((refusal, rest))
     })
@@ -125,7 +128,12 @@ mod tests {
             (
                 &only,
                 "Requires read access to \"/etc/passwd\", run again with the --allow-read flag; and so on",
-                "Requires read access to \"/etc/passwd\", which a run does not get; and so on",
+                "not allowed to read \"/etc/passwd\": a run reads its adaptors' own files only; and so on",
+            ),
+            (
+                &only,
+                "Requires write access to \"/tmp/a\", run again with the --allow-write flag",
+                "Requires write access to \"/tmp/a\", which a run does not get",
             ),
             (
                 &none,

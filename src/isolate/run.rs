@@ -13,6 +13,7 @@ use deno_runtime::deno_web::{BlobStore, InMemoryBroadcastChannel};
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
+use super::calls::Calls;
 use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::host::Host;
 use super::intercept::Request;
@@ -46,6 +47,8 @@ pub struct Job {
     pub hide: Option<Hide>,
     /// Keys deleted from the final state.
     pub remove_from_state: Vec<String>,
+    /// W3C trace context that the job's HTTP requests are part of, if traces are exported.
+    pub traceparent: Option<String>,
 }
 
 /// No network.
@@ -321,6 +324,10 @@ impl Isolate {
         if job.test {
             self.entry.call(runtime, &self.entry.intercept, &[])?;
         }
+        if let Some(calls) = job.traceparent.as_deref().and_then(Calls::part_of) {
+            runtime.op_state().borrow_mut().put(calls);
+            self.entry.call(runtime, &self.entry.trace, &[])?;
+        }
         Ok(Taken { job, url, prelude: prelude.len() as u32 })
     }
 
@@ -589,6 +596,7 @@ struct EntryPoints {
     load_ahead: v8::Global<v8::Function>,
     compile_ahead: v8::Global<v8::Function>,
     intercept: v8::Global<v8::Function>,
+    trace: v8::Global<v8::Function>,
     run: v8::Global<v8::Function>,
     evaluated: v8::Global<v8::Function>,
 }
@@ -612,6 +620,7 @@ impl EntryPoints {
             load_ahead: function("loadAhead"),
             compile_ahead: function("compileAhead"),
             intercept: function("intercept"),
+            trace: function("trace"),
             run: function("run"),
             evaluated: function("evaluated"),
         };

@@ -31,8 +31,8 @@ impl Credentials {
         if self.values.contains_key(name) {
             return;
         }
-        self.lacking.insert(name.to_owned());
-        if !self.placeholders.contains(name) {
+        let is_first = self.lacking.insert(name.to_owned());
+        if is_first && !self.placeholders.contains(name) && !reader.problems.warnings_are_many() {
             let known = self.values.keys().chain(&self.placeholders).map(String::as_str);
             let hint = did_you_mean(name, known)
                 .unwrap_or_else(|| "add it to `credentials`, or put it into the service's store".into());
@@ -65,7 +65,7 @@ fn value(node: &Node, what: &str, reader: &mut Reader, files: &mut Files, variab
             reader.warning(&node.span, format!("{what} is only a placeholder"), hint);
             return None;
         }
-        let Some(path) = path(text) else {
+        let Some(path) = path(text, files) else {
             reader.wrong_type(node, what, "its names and values as a mapping, or `file://` and a path");
             return Some(Value::Null);
         };
@@ -87,10 +87,10 @@ fn value(node: &Node, what: &str, reader: &mut Reader, files: &mut Files, variab
     Some(value)
 }
 
-/// The path in a text that names a file.
-fn path(text: &str) -> Option<&str> {
-    let is_path = |text: &str| !text.contains('\n') && [".json", ".yaml", ".yml"].iter().any(|end| text.ends_with(end));
-    text.strip_prefix("file://").or_else(|| is_path(text).then_some(text))
+/// The path in a text that names a file. What only looks like one may be a secret, so it must be there.
+fn path<'t>(text: &'t str, files: &mut Files) -> Option<&'t str> {
+    let is_path = |text: &str| [".json", ".yaml", ".yml"].iter().any(|end| text.ends_with(end));
+    text.strip_prefix("file://").or_else(|| (is_path(text) && files.exists(text)).then_some(text))
 }
 
 fn from_file(

@@ -76,19 +76,28 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// Of each kind; nobody reads more, and a file of megabytes may be wrong in every line.
-    const MOST: usize = 500;
+    /// Of each kind: nobody reads more, and a file of megabytes may be wrong in every line.
+    pub const MOST: usize = 100;
 
     pub fn error(&mut self, problem: Problem) {
-        if self.errors.len() < Self::MOST {
+        if !self.are_many() {
             self.errors.push(problem);
         }
     }
 
     pub fn warning(&mut self, problem: Problem) {
-        if self.warnings.len() < Self::MOST {
+        if !self.warnings_are_many() {
             self.warnings.push(problem);
         }
+    }
+
+    /// Whether no more errors are kept, so that none need be made.
+    pub fn are_many(&self) -> bool {
+        self.errors.len() >= Self::MOST
+    }
+
+    pub fn warnings_are_many(&self) -> bool {
+        self.warnings.len() >= Self::MOST
     }
 
     /// In the order of the files and their lines.

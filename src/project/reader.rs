@@ -40,11 +40,15 @@ impl<'n> Fields<'n> {
 
 impl Reader<'_> {
     pub fn error(&mut self, span: &Range<usize>, message: impl Into<String>) {
-        self.problems.error(self.source.problem(span, message));
+        if !self.problems.are_many() {
+            self.problems.error(self.source.problem(span, message));
+        }
     }
 
     pub fn error_with_hint(&mut self, span: &Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
-        self.problems.error(self.source.problem(span, message).hint(hint));
+        if !self.problems.are_many() {
+            self.problems.error(self.source.problem(span, message).hint(hint));
+        }
     }
 
     pub fn warning(&mut self, span: &Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
@@ -60,12 +64,14 @@ impl Reader<'_> {
         known: impl IntoIterator<Item = &'k str>,
         otherwise: impl Into<String>,
     ) {
-        let hint = did_you_mean(name, known).unwrap_or_else(|| otherwise.into());
-        self.error_with_hint(span, message, hint);
+        if !self.problems.are_many() {
+            let hint = did_you_mean(name, known).unwrap_or_else(|| otherwise.into());
+            self.error_with_hint(span, message, hint);
+        }
     }
 
     pub fn faults(&mut self, faults: Vec<Fault>) {
-        for Fault { span, mut message, hint, first } in faults {
+        for Fault { span, mut message, hint, first } in faults.into_iter().take(Problems::MOST) {
             if let Some(first) = first {
                 message += &format!("; the first one is in line {}", self.source.line_of(first.start) + 1);
             }

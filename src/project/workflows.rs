@@ -12,8 +12,10 @@ use crate::model::{self, Condition, Edge, Step, StepKind, TriggerKind, Workflow}
 
 /// Steps of one workflow at most.
 const MOST_STEPS: usize = 1000;
-/// Bytes of expressions in all workflows together: a job that many workflows share is in each of them.
+/// Bytes of all workflows together: a job that many workflows share is in each of them.
 const MOST_BYTES: usize = 256 << 20;
+/// What a step takes besides its expression.
+const STEP_BYTES: usize = 1 << 10;
 
 pub(super) fn assemble(jobs: &[Job], triggers: &[Trigger], reader: &mut Reader) -> Vec<Workflow> {
     let mut graph = Graph::new(jobs);
@@ -156,14 +158,14 @@ impl<'a> Graph<'a> {
         let mut workflows = Vec::new();
         for (first, job) in self.jobs.iter().enumerate().filter(|(index, _)| !self.starts[*index].is_empty()) {
             let order = self.following(first);
-            bytes += order.iter().map(|index| self.jobs[*index].step.expression.len()).sum::<usize>();
+            bytes += order.iter().map(|index| STEP_BYTES + self.jobs[*index].step.expression.len()).sum::<usize>();
             if order.len() > MOST_STEPS {
                 let message = format!("more than {MOST_STEPS} jobs follow {}", quoted(&job.name));
                 reader.error_with_hint(&job.span, message, "do more in each of them, or split the project");
                 continue;
             }
             if bytes > MOST_BYTES {
-                let message = "the jobs of all workflows together are larger than 256 MB";
+                let message = "the workflows of the project are larger than 256 MB";
                 reader.error_with_hint(&job.span, message, "split the project");
                 break;
             }

@@ -138,8 +138,15 @@ impl Prepared {
         self.limits.wall
     }
 
-    /// Runs the step on a state: JSON text, an object without `configuration`.
-    pub async fn run(&self, slot: Slot, state: &str, sink: LogSink, cancel: CancellationToken) -> StepResult {
+    /// Runs the step on a state: JSON text, an object without `configuration`. `traceparent`: see [`Job::traceparent`].
+    pub async fn run(
+        &self,
+        slot: Slot,
+        state: &str,
+        traceparent: Option<String>,
+        sink: LogSink,
+        cancel: CancellationToken,
+    ) -> StepResult {
         let secrets = self.secrets.clone();
         let hide: Hide = Arc::new(move |text| secrets.hide(text).into_owned());
         let job = Job {
@@ -153,6 +160,7 @@ impl Prepared {
             test: false,
             hide: Some(hide),
             remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
+            traceparent,
         };
         let outcome = slot.run(job, with_member(state, "configuration", &self.configuration), sink, cancel).await;
         result(outcome)

@@ -244,6 +244,15 @@ pub struct QueueDepth {
     pub oldest_due: Option<Timestamp>,
 }
 
+/// How busy the store is, and how large.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Operations that wait to be written.
+    pub queued: usize,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
 /// What may be forgotten: everything that ended, or was received, before the time given.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Retention {
@@ -335,6 +344,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets at most `batch` things; how many it was. Zero: nothing is left to forget.
     async fn prune(&self, retention: Retention, batch: usize) -> Result<usize>;
+    /// What the store has to do, and how much it holds. Never waits.
+    fn load(&self) -> Load;
     /// That something can be written.
     async fn check(&self) -> Result<()>;
     /// Writes what is under way and lets go of the files.

@@ -342,6 +342,22 @@ fn a_large_project_is_read_in_a_moment() {
 }
 
 #[test]
+fn of_thousands_of_problems_the_first_are_told() {
+    let mut text = "jobs:\n".to_owned();
+    for job in 0..50_000 {
+        text +=
+            &format!("  job-{job}: {{adapter: common, trigger: t{job}, credential: c{job}, expression: fn(s => s)}}\n");
+    }
+    let dir = project(&[("project.yaml", &text)]);
+    let ran = go(check(dir.path(), &[])).expect(2);
+    assert!(ran.stderr.ends_with(".: 100 errors and 100 warnings\n"), "{}", &ran.stderr[ran.stderr.len() - 200..]);
+    // All on one line, which is then too long to be shown.
+    fs::write(dir.path().join("project.yaml"), text.replace("jobs:\n", "jobs: {").replace("}\n", "},") + "}").unwrap();
+    let ran = go(check(dir.path(), &[])).expect(2);
+    assert!(ran.stderr.starts_with("project.yaml:1:9: error: "), "{}", &ran.stderr[..200]);
+}
+
+#[test]
 fn the_example_is_fine_and_its_jobs_run() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let ran = go(check(root, &["project"])).expect(0);

@@ -68,7 +68,10 @@ fn the_answers_are_the_microservices() {
     assert!(register["log"].as_array().unwrap().contains(&json!("[JOB] registering Ada")), "{register}");
 
     let some = server.post("/inbox?wait=60s", &form("refusal")).expect(206).json();
-    assert_eq!((&some["success"], &some["match_count"], &some["jobs"][0]["exit_code"]), (&json!(false), &json!(1), &json!(1)));
+    assert_eq!(
+        (&some["success"], &some["match_count"], &some["jobs"][0]["exit_code"]),
+        (&json!(false), &json!(1), &json!(1))
+    );
     assert!(some["jobs"][0]["log"].to_string().contains("no room"), "{some}");
 
     let none = server.post("/inbox?wait=60s", &form("unknown")).expect(200).json();
@@ -107,11 +110,18 @@ fn a_body_of_each_kind_becomes_data() {
         ("application/x-www-form-urlencoded", "a=1&a=2&b=%C3%BC", json!({ "a": ["1", "2"], "b": "ü" })),
         ("application/xml", "<a/>", json!("<a/>")),
         ("text/csv", "a,b", json!("a,b")),
-        ("multipart/form-data; boundary=X", multipart, json!({ "f": {
+        (
+            "multipart/form-data; boundary=X",
+            multipart,
+            json!({ "f": {
             "filename": "a.txt", "contentType": "text/plain", "size": 2, "encoding": "text", "content": "hi",
-        } })),
-        ("application/cloudevents+json",
-            r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{"n":1}}"#, json!({ "n": 1 })),
+        } }),
+        ),
+        (
+            "application/cloudevents+json",
+            r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{"n":1}}"#,
+            json!({ "n": 1 }),
+        ),
     ] {
         let answer = server.request("POST", "/inbox").body(kind, body).send().expect(202);
         assert_eq!(message(&server, &answer)["data"], data, "{kind}");
@@ -159,7 +169,8 @@ fn credentials_in_a_request_are_not_kept() {
 #[test]
 fn a_message_that_comes_again_is_the_same_message() {
     let server = start();
-    let send = |name: &str, value: &str, body: &Value| server.request("POST", "/inbox").header(name, value).json(body).send();
+    let send =
+        |name: &str, value: &str, body: &Value| server.request("POST", "/inbox").header(name, value).json(body).send();
     let body = json!({ "form": "registration", "name": "Ada" });
     for name in ["idempotency-key", "webhook-id"] {
         let first = send(name, "k1", &body).expect(202);

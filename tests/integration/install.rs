@@ -41,12 +41,17 @@ impl Machine {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    /// `fnhost install` in the project, with nothing of this machine's own settings.
+    /// `fnhost install` in the project.
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fnhost"));
-        command.env_clear().env("HOME", self.path("home")).env("XDG_CACHE_HOME", self.path("cache"));
-        command.arg("install").args(["--repo-dir", "."]).args(args).current_dir(self.path("project"));
-        command
+        self.fnhost("install", args)
+    }
+
+    /// The program in the project, with nothing of this machine's own settings.
+    fn fnhost(&self, command: &str, args: &[&str]) -> Command {
+        let mut fnhost = Command::new(env!("CARGO_BIN_EXE_fnhost"));
+        fnhost.env_clear().env("HOME", self.path("home")).env("XDG_CACHE_HOME", self.path("cache"));
+        fnhost.arg(command).args(["--repo-dir", "."]).args(args).current_dir(self.path("project"));
+        fnhost
     }
 
     fn install(&self, args: &[&str]) -> Outcome {

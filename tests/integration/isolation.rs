@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::support::http_server::Server;
 use crate::support::{COMMON, Ran, Run, job};
 
 /// What became of attempts, by name: the text of the result, or `refused: <error>`.
@@ -553,6 +554,34 @@ fn settings_of_the_machines_node_are_not_those_of_a_run() {
     .go();
     let attempts = Attempts::of(ran);
     attempts.gave("authorities", "false");
+}
+
+#[test]
+fn a_variable_of_the_machine_does_not_switch_off_the_checking_of_certificates() {
+    let (server, _) = Server::start_tls();
+    let client = "
+        import https from 'node:https';
+        export const byNode = url => state => new Promise((resolve, reject) =>
+            https.get(url, response => resolve({ ...state, status: response.statusCode })).on('error', reject));
+        export const byFetch = url => async state => ({ ...state, status: (await fetch(url)).status });";
+    for (operation, reason) in [
+        ("byNode", "unable to verify the first certificate"),
+        ("byFetch", "UnknownIssuer"),
+        ("http.get", "unable to verify the first certificate"),
+    ] {
+        let job = format!("{operation}('{}/patients')", server.origin());
+        let run = Run::of("job.js", &job).local_adaptor("client", client).adaptor(COMMON);
+        let error = run.env("NODE_TLS_REJECT_UNAUTHORIZED", "0").go().failure();
+        assert!(error.to_string().contains(reason), "{operation}: {error}");
+    }
+    assert!(server.seen().is_empty());
+}
+
+#[test]
+fn a_refused_read_says_what_a_run_may_read() {
+    let adaptor = "import fs from 'node:fs';\nexport const read = file => () => fs.readFileSync(file);";
+    let error = Run::of("job.js", "read('/etc/passwd')").local_adaptor("reader", adaptor).go().failure();
+    assert_eq!(error["message"], "not allowed to read \"/etc/passwd\": a run reads its adaptors' own files only");
 }
 
 #[test]

@@ -165,13 +165,14 @@ fn the_machine_that_packages_see_is_made_up() {
          const outside = () => { try { require('/etc/hostname.json'); } catch (error) { return error.code ?? error.message; } };\n\
          export const result = () => ({ host: os.hostname(), home: os.homedir(), user: os.userInfo().username,\n\
            interfaces: os.networkInterfaces(), load: os.loadavg(), cwd: fs.statSync(process.cwd()).isDirectory(),\n\
+           program: [process.execPath, process.argv[0], process.argv.length], process: [process.pid, process.ppid],\n\
            outside: outside() });\n",
     )
     .unwrap();
     for ran in thrice(directory.path(), JOB) {
         let expected = json!({
             "host": "localhost", "home": "/", "user": "fnhost", "interfaces": {}, "load": [0, 0, 0],
-            "cwd": true, "outside": "MODULE_NOT_FOUND",
+            "program": ["/fnhost", "/fnhost", 2], "process": [1, 0], "cwd": true, "outside": "MODULE_NOT_FOUND",
         });
         assert_eq!(ran.completed()["result"], expected);
     }

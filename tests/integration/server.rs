@@ -190,8 +190,9 @@ impl Server {
         self.kill();
         let empty = Setup { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new() };
         let setup = std::mem::replace(&mut self.setup, empty);
-        let token = self.token.clone();
-        Server { token, ..setup.start() }
+        let mut server = setup.start();
+        server.token.clone_from(&self.token);
+        server
     }
 
     /// Waits until something holds.
@@ -253,7 +254,8 @@ impl Request<'_> {
 
     pub fn send(self) -> Answer {
         let mut stream = self.server.connect();
-        let mut head = format!("{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.method, self.path, self.server.address);
+        let mut head =
+            format!("{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.method, self.path, self.server.address);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -1,27 +1,25 @@
 // package: npm:googleapis@171.4.0
 // behind: gmail, googledrive, googlesheets
-// does: authorizes with a token, reads and writes a sheet and lists files against the echo, an error's status
-// only loads: the services themselves are on the internet
+// does: reads and appends to a sheet, lists files, an error's status, all against a stand-in
+// answers: GET /v4/spreadsheets/sheet/values/A1%3AB2 200 {"values":[["name","age"],["Amina","31"]]}
+// answers: POST /v4/spreadsheets/sheet/values/A1:append 200 {"updates":{"updatedRows":1}}
+// answers: GET /drive/v3/files 200 {"files":[{"id":"1","name":"a.txt"}]}
+// answers: GET /v4/spreadsheets/absent 404 {"error":{"code":404,"message":"Requested entity was not found."}}
 import { google } from 'googleapis';
 
 export default [
-  async ({ configuration: { http, anything } }) => {
+  async ({ configuration: { service } }) => {
     const auth = new google.auth.OAuth2();
     auth.setCredentials({ access_token: 'token' });
-    const sheets = google.sheets({ version: 'v4', auth, rootUrl: anything });
-    const { data } = await sheets.spreadsheets.values.get({ spreadsheetId: 'sheet', range: 'A1:B2' });
-    same([data.path, data.headers.authorization], ['/v4/spreadsheets/sheet/values/A1%3AB2', 'Bearer token']);
-    const appended = await sheets.spreadsheets.values.append({
-      spreadsheetId: 'sheet',
-      range: 'A1',
-      valueInputOption: 'RAW',
-      requestBody: { values: [['Amina', 31]] },
-    });
-    same([appended.data.method, JSON.parse(appended.data.body).values[0][0]], ['POST', 'Amina']);
-    const drive = google.drive({ version: 'v3', auth, rootUrl: anything });
-    const listed = await drive.files.list({ q: "name = 'a.txt'" });
-    same([listed.data.path, listed.data.query.q], ['/drive/v3/files', "name = 'a.txt'"]);
-    const missing = google.sheets({ version: 'v4', auth, rootUrl: http });
-    same((await failure(() => missing.spreadsheets.get({ spreadsheetId: 'sheet' }))).status, 404);
+    const sheets = google.sheets({ version: 'v4', auth, rootUrl: `${service}/` });
+    const { values } = sheets.spreadsheets;
+    same((await values.get({ spreadsheetId: 'sheet', range: 'A1:B2' })).data.values[1], ['Amina', '31']);
+    const row = { spreadsheetId: 'sheet', range: 'A1', valueInputOption: 'RAW', requestBody: { values: [['Kofi', 4]] } };
+    same((await values.append(row)).data.updates.updatedRows, 1);
+    const drive = google.drive({ version: 'v3', auth, rootUrl: `${service}/` });
+    same((await drive.files.list({ q: "name = 'a.txt'" })).data.files[0].name, 'a.txt');
+    same((await failure(() => sheets.spreadsheets.get({ spreadsheetId: 'absent' }))).status, 404);
+    const [read, appended, listed] = await seen(service);
+    same([read.headers.authorization, JSON.parse(appended.body).values, listed.query.q], ['Bearer token', [['Kofi', 4]], "name = 'a.txt'"]);
   },
 ];

@@ -133,7 +133,10 @@ async fn attempt_log(
     let log = log(&app, id).await?;
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     Ok(match accept.contains("text/plain") {
-        true => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], LogEntry::read(&log).map(|e| e.to_string()).collect()),
+        true => (
+            [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+            LogEntry::read(&log).map(|e| e.to_string()).collect(),
+        ),
         false => ([(header::CONTENT_TYPE, "application/x-ndjson")], log),
     })
 }

@@ -59,9 +59,8 @@ pub fn openapi() -> OpenApi {
     components.add_security_scheme(TOKEN, SecurityScheme::Http(scheme));
     components.schemas.insert(Problem::name().into(), Problem::schema());
     let base = OpenApiBuilder::new().info(info).tags(Some(tags)).components(Some(components)).build();
-    let operations = scoped(reading(), &Scope::Read)
-        .merge(scoped(acting(), &Scope::Write))
-        .merge(scoped(managing(), &Scope::Admin));
+    let operations =
+        scoped(reading(), &Scope::Read).merge(scoped(acting(), &Scope::Write)).merge(scoped(managing(), &Scope::Admin));
     OpenApiRouter::with_openapi(base).nest(BASE, operations).into_openapi()
 }
 

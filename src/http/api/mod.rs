@@ -66,8 +66,9 @@ pub fn routes(app: &App) -> Router<App> {
         .merge(guarded(reading(), Scope::Read))
         .merge(guarded(acting(), Scope::Write))
         .merge(guarded(managing(), Scope::Admin));
-    let documents =
-        Router::new().route("/openapi.json", get(document::json)).route("/docs", get(reference::page).layer(from_fn(protect)));
+    let documents = Router::new()
+        .route("/openapi.json", get(document::json))
+        .route("/docs", get(reference::page).layer(from_fn(protect)));
     Router::new()
         .nest(BASE, operations.merge(documents))
         .route("/api", any(unknown))

@@ -68,7 +68,9 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Body<T> {
 
 fn refusal(rejection: &JsonRejection) -> Problem {
     let detail = match rejection {
-        JsonRejection::MissingJsonContentType(_) => "send the body as JSON, with `content-type: application/json`".into(),
+        JsonRejection::MissingJsonContentType(_) => {
+            "send the body as JSON, with `content-type: application/json`".into()
+        }
         other => other.body_text(),
     };
     Problem::new(rejection.status()).with_detail(detail)

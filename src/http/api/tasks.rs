@@ -160,13 +160,12 @@ struct Redriven {
     request_body = RedriveRequest,
     responses((status = 200, body = Redriven))
 )]
-async fn redrive_tasks(
-    State(app): State<App>,
-    Body(request): Body<RedriveRequest>,
-) -> Result<Json<Redriven>, Problem> {
+async fn redrive_tasks(State(app): State<App>, Body(request): Body<RedriveRequest>) -> Result<Json<Redriven>, Problem> {
     let RedriveRequest { task, run, workflow, all, limit } = request;
     if all != (task.is_none() && run.is_none() && workflow.is_none()) {
-        return Err(unprocessable("say which tasks: `task`, `run` or `workflow`; or `\"all\": true` and none of these"));
+        return Err(unprocessable(
+            "say which tasks: `task`, `run` or `workflow`; or `\"all\": true` and none of these",
+        ));
     }
     let limit = match limit.unwrap_or(DEFAULT_REDRIVE) {
         limit @ 1..=LARGEST_REDRIVE => limit,

@@ -168,10 +168,7 @@ async fn list_workflows(State(app): State<App>) -> Result<Json<List<WorkflowView
     params(("name" = String, Path)),
     responses((status = 200, body = WorkflowDetailView))
 )]
-async fn show_workflow(
-    State(app): State<App>,
-    Path(name): Path<String>,
-) -> Result<Json<WorkflowDetailView>, Problem> {
+async fn show_workflow(State(app): State<App>, Path(name): Path<String>) -> Result<Json<WorkflowDetailView>, Problem> {
     let store = app.engine.store();
     let missing = || Problem::not_found(format!("workflow `{name}`"));
     let summary = store.workflows().await?.into_iter().find(|summary| summary.name == name).ok_or_else(missing)?;

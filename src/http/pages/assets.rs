@@ -37,7 +37,8 @@ pub static ICON: LazyLock<Asset> =
 pub async fn serve(Path(name): Path<String>) -> Response {
     match [&*STYLE, &*LIVE, &*ICON].into_iter().find(|asset| asset.name == name) {
         Some(asset) => {
-            let headers = [(header::CONTENT_TYPE, asset.kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
+            let headers =
+                [(header::CONTENT_TYPE, asset.kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
             (headers, asset.text).into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),

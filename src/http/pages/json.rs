@@ -100,7 +100,11 @@ mod tests {
     fn what_is_long_is_cut_between_characters_and_says_so() {
         let text = format!("[\"{}\"]", "ä".repeat(MOST_SHOWN));
         let page = shown(&text, "/all").into_string();
-        assert!(page.contains("ä…</pre>") && page.contains("the beginning of 32.0 KiB"), "{}", &page[page.len() - 200..]);
+        assert!(
+            page.contains("ä…</pre>") && page.contains("the beginning of 32.0 KiB"),
+            "{}",
+            &page[page.len() - 200..]
+        );
         assert!(!shown("{}", "/all").into_string().contains("beginning"));
     }
 

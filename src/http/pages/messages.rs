@@ -114,7 +114,12 @@ pub async fn show(
     let filter = RunFilter { message: Some(id), ..RunFilter::default() };
     let started = store.runs(filter, PageRequest { after: None, limit: MOST_RUNS }).await?;
     let title = format!("Message {}", short(id));
-    let page = Page { title: &title, place: Place::Messages, person: &person, live: Some("types=run_created&types=run_ended".into()) };
+    let page = Page {
+        title: &title,
+        place: Place::Messages,
+        person: &person,
+        live: Some("types=run_created&types=run_ended".into()),
+    };
     let request = serde_json::to_string(&message.request).unwrap_or_default();
     Ok(page.around(html! {
         p.trail { a href="/messages" { "Messages" } " / " a href={ "/messages?topic=" (message.topic) } { (message.topic) } }

@@ -97,4 +97,3 @@ pub async fn protect(request: Request, next: Next) -> Response {
     }
     response
 }
-

@@ -33,7 +33,8 @@ pub async fn show(
     let store = app.engine.store();
     let now = app.engine.now();
     let depths = store.queue(now).await?;
-    let filter = TaskFilter { states: vec![TaskState::Dead], workflow: filters.workflow.clone(), ..TaskFilter::default() };
+    let filter =
+        TaskFilter { states: vec![TaskState::Dead], workflow: filters.workflow.clone(), ..TaskFilter::default() };
     let dead = store.tasks(filter, page(filters.after, None)?).await?;
     let live = Some("types=run_created&types=task_started&types=task_ended".to_owned());
     let page = Page { title: "Queue", place: Place::Queue, person: &person, live };

@@ -14,10 +14,10 @@ use super::layout::{
     time_or_dash,
 };
 use super::{json, runs};
+use crate::http::App;
 use crate::http::access::Identity;
 use crate::http::api::request::Id;
 use crate::http::api::{self, LogEntry};
-use crate::http::App;
 use crate::model::{
     Attempt, AttemptId, Condition, Run, RunId, Step, StepKind, Task, TaskId, TaskState, Timestamp, Workflow,
 };
@@ -84,7 +84,8 @@ fn actions(detail: &RunDetail, workflow: Option<&Workflow>) -> Markup {
     let run = &detail.run;
     let dead = detail.tasks.iter().filter(|(task, _)| task.state == TaskState::Dead).count();
     let mut seen = HashSet::new();
-    let came_to: Vec<&str> = detail.tasks.iter().map(|(task, _)| task.step.as_str()).filter(|id| seen.insert(*id)).collect();
+    let came_to: Vec<&str> =
+        detail.tasks.iter().map(|(task, _)| task.step.as_str()).filter(|id| seen.insert(*id)).collect();
     html! {
         div.actions {
             @if !run.state.is_final() {
@@ -316,11 +317,7 @@ pub struct Again {
     from: String,
 }
 
-pub async fn retry(
-    State(app): State<App>,
-    Id(id): Id<RunId>,
-    Form(again): Form<Again>,
-) -> Result<Redirect, Refusal> {
+pub async fn retry(State(app): State<App>, Id(id): Id<RunId>, Form(again): Form<Again>) -> Result<Redirect, Refusal> {
     let from = Some(again.from.as_str()).filter(|from| !from.is_empty());
     let new = app.engine.retry_run(id, from).await?;
     Ok(Redirect::to(&format!("/runs/{new}")))

@@ -34,7 +34,8 @@ pub struct Moment(pub Timestamp);
 
 impl Moment {
     fn parse(text: &str) -> Option<Self> {
-        let naive = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"].iter().find_map(|f| NaiveDateTime::parse_from_str(text, f).ok());
+        let naive =
+            ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"].iter().find_map(|f| NaiveDateTime::parse_from_str(text, f).ok());
         let time = naive.map(|naive| naive.and_utc().into());
         time.or_else(|| chrono::DateTime::parse_from_rfc3339(text).ok().map(Timestamp::from)).map(Self)
     }

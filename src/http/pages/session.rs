@@ -43,7 +43,9 @@ pub async fn sign_in(
     let refuse = |reason| Ok((StatusCode::FORBIDDEN, page(next, Some(reason))).into_response());
     match app.access.identify(token).await? {
         None => refuse("This token is not known, or was revoked."),
-        Some(identity) if !identity.may(&Scope::Read) => refuse("This token is in force, but may not read: it needs the scope read."),
+        Some(identity) if !identity.may(&Scope::Read) => {
+            refuse("This token is in force, but may not read: it needs the scope read.")
+        }
         Some(_) => Ok(with_cookie(&app, Some(token), next)),
     }
 }
@@ -54,7 +56,8 @@ pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Resp
 }
 
 fn with_cookie(app: &App, token: Option<&str>, next: &str) -> Response {
-    let secure = app.config.tls_cert.is_some() || app.config.host_url.as_ref().is_some_and(|url| url.starts_with("https:"));
+    let secure =
+        app.config.tls_cert.is_some() || app.config.host_url.as_ref().is_some_and(|url| url.starts_with("https:"));
     ([(header::SET_COOKIE, session_cookie(token, secure))], Redirect::to(next)).into_response()
 }
 

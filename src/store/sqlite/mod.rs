@@ -21,7 +21,7 @@ mod writer;
 mod tests;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,11 +32,12 @@ use rusqlite::Connection;
 use self::lock::ProcessLock;
 use self::queue::Turns;
 use self::readers::Readers;
+pub use self::writer::METRICS;
 use self::writer::{Admission, Writer};
 use super::{
-    Admitted, Cancellation, Claim, Claimed, ClaimedTask, Intake, MessageFilter, Page, PageRequest, QueueDepth, Redrive,
-    Result, Retention, RunDetail, RunFilter, Sealed, Settled, Settlement, Store, TaskFilter, Then, Token, TopicSummary,
-    WorkflowSummary,
+    Admitted, Cancellation, Claim, Claimed, ClaimedTask, Intake, Load, MessageFilter, Page, PageRequest, QueueDepth,
+    Redrive, Result, Retention, RunDetail, RunFilter, Sealed, Settled, Settlement, Store, TaskFilter, Then, Token,
+    TopicSummary, WorkflowSummary,
 };
 use crate::model::{Attempt, AttemptId, Message, MessageId, Run, RunId, Task, TaskId, TaskInput, Timestamp, Workflow};
 
@@ -79,6 +80,7 @@ pub struct SqliteStats {
 
 #[derive(Debug)]
 pub struct SqliteStore {
+    path: PathBuf,
     writer: Arc<Writer>,
     readers: Readers,
     turns: Arc<Mutex<Turns>>,
@@ -97,6 +99,7 @@ impl SqliteStore {
         probe(&connection)?;
         let readers = Readers::open(path, options.readers)?;
         Ok(Self {
+            path: path.to_owned(),
             writer: Arc::new(Writer::start(connection, lock, options.queue, options.batch)?),
             readers,
             turns: Arc::default(),
@@ -296,6 +299,13 @@ impl Store for SqliteStore {
 
     async fn prune(&self, retention: Retention, batch: usize) -> Result<usize> {
         self.write(move |connection| retention::prune(connection, &retention, batch)).await
+    }
+
+    fn load(&self) -> Load {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        Load { queued: self.stats().queued, bytes: size(&self.path) + size(Path::new(&log)) }
     }
 
     async fn check(&self) -> Result<()> {

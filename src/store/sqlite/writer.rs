@@ -20,6 +20,26 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::lock::ProcessLock;
 use crate::store::{Result, StoreError};
+use crate::telemetry::metrics::{Kind, Metric, SHORT};
+
+const COMMIT_SECONDS: &str = "fnhost_store_commit_duration_seconds";
+const BATCH: &str = "fnhost_store_batch_operations";
+
+/// What the writer measures.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: COMMIT_SECONDS,
+        kind: Kind::Histogram(SHORT),
+        labels: &[],
+        help: "How long commits took, which is how long the disk took to sync, in seconds",
+    },
+    Metric {
+        name: BATCH,
+        kind: Kind::Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
+        labels: &[],
+        help: "Operations that shared a commit",
+    },
+];
 
 /// How long a batch takes operations in, so that a few heavy ones do not make the others wait.
 const BATCH_TIME: Duration = Duration::from_millis(50);
@@ -258,7 +278,10 @@ impl Worker {
         gauges.commits.fetch_add(1, Relaxed);
         gauges.operations.fetch_add(operations as u64, Relaxed);
         gauges.last_batch.store(operations, Relaxed);
-        gauges.last_commit_us.store(started.elapsed().as_micros() as u64, Relaxed);
+        let took = started.elapsed();
+        gauges.last_commit_us.store(took.as_micros() as u64, Relaxed);
+        metrics::histogram!(COMMIT_SECONDS).record(took);
+        metrics::histogram!(BATCH).record(operations as f64);
         Ok(())
     }
 

@@ -113,6 +113,28 @@ fn scripts_do_not_run_and_native_parts_are_reported() {
 }
 
 #[test]
+fn optional_parts_that_no_registry_has_are_left_out() {
+    let registry = FakeRegistry::start();
+    registry.publish_simple("part-for-aix", "1.0.0", &[]);
+    let optional = json!({
+        "part-for-aix": "2.0.0",
+        "part-for-sunos": "2.0.0",
+        "another-name": "npm:part-for-aix@^3",
+    });
+    let manifest = json!({ "optionalDependencies": optional });
+    registry.publish("driver", "2.0.0", Package { manifest, ..Default::default() });
+    registry.publish_simple("@openfn/language-http", "7.0.0", &[("driver", "2")]);
+    let machine = Machine::with_registry(&registry);
+    machine.install(&["http"]).succeeded();
+    assert_eq!(machine.lock()["packages"]["driver@2.0.0"].get("optional"), None);
+
+    registry.publish_simple("@openfn/language-sftp", "3.0.0", &[("driver", "2"), ("part-for-aix", "2.0.0")]);
+    machine.install(&["sftp"]).failed_with(&["`part-for-aix` has no version that fits `2.0.0`; the newest are 1.0.0"]);
+    registry.publish_simple("@openfn/language-redis", "1.0.0", &[("driver", "2"), ("part-for-sunos", "2.0.0")]);
+    machine.install(&["redis"]).failed_with(&["there is no package `part-for-sunos`"]);
+}
+
+#[test]
 fn a_dependency_from_a_url_names_who_wants_it() {
     let registry = FakeRegistry::start();
     registry.publish_simple("@openfn/language-msgraph", "1.0.0", &[("xlsx", "https://cdn.test/xlsx.tgz")]);

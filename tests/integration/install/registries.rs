@@ -1,6 +1,6 @@
 //! Reaching registries: configuration, logins, certificates, stumbling servers, no network at all.
 
-use super::fake_registry::{FakeRegistry, Mishap, metadata_path};
+use super::fake_registry::{FakeRegistry, Mishap, Package, metadata_path};
 use super::{Machine, Outcome, check_tree, files, manifest, resolve};
 
 #[test]
@@ -76,6 +76,21 @@ fn a_certificate_of_ones_own_is_trusted_when_npmrc_names_it() {
     machine.write("project/.npmrc", &format!("registry={}\ncafile=ca.pem\n", registry.origin()));
     machine.install(&["npm:leftpad"]).succeeded();
     assert_eq!(machine.version("leftpad").as_deref(), Some("1.0.0"));
+}
+
+#[test]
+fn the_certificates_of_a_run_are_those_of_its_install_too() {
+    let (registry, pem) = FakeRegistry::start_tls();
+    let files = vec![("package/index.js", "exports.hello = () => state => ({ ...state, data: 'hello' });")];
+    registry.publish("@openfn/language-hello", "1.0.0", Package { files, ..Default::default() });
+    let machine = Machine::with_registry(&registry);
+    machine.write("project/ca.pem", &pem);
+    machine.write("project/job.js", "hello();");
+    let run = |more: &[&str]| {
+        Outcome::of(machine.fnhost("run", &[&["job.js", "-a", "hello"], more].concat()).output().unwrap())
+    };
+    run(&[]).failed_with(&["cannot install hello@latest", "cannot reach"]);
+    assert!(run(&["--cafile", "ca.pem"]).succeeded().stdout.contains("\"hello\""));
 }
 
 #[test]

@@ -147,8 +147,14 @@ type Handler = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
 pub struct Server {
     scheme: &'static str,
     port: u16,
-    seen: Arc<Mutex<Vec<Request>>>,
+    seen: Seen,
 }
+
+/// The requests that came last.
+type Seen = Arc<Mutex<VecDeque<Request>>>;
+
+/// How many requests are kept. Some tests run for hours, and look at memory.
+const MAX_SEEN: usize = 1000;
 
 impl Server {
     /// Serves the routes below.
@@ -189,7 +195,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seen = Seen::default();
         let server = Self { scheme: if tls.is_some() { "https" } else { "http" }, port, seen: seen.clone() };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -229,13 +235,13 @@ impl Server {
         self.port
     }
 
-    /// Every request so far, in order.
+    /// The requests so far, in order; of very many, the last ones.
     pub fn seen(&self) -> Vec<Request> {
-        self.seen.lock().unwrap().clone()
+        self.seen.lock().unwrap().iter().cloned().collect()
     }
 }
 
-async fn converse<S>(stream: TokioIo<S>, handler: Handler, seen: Arc<Mutex<Vec<Request>>>)
+async fn converse<S>(stream: TokioIo<S>, handler: Handler, seen: Seen)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
@@ -250,7 +256,7 @@ where
 async fn answer(
     request: hyper::Request<hyper::body::Incoming>,
     handler: &Handler,
-    seen: &Mutex<Vec<Request>>,
+    seen: &Mutex<VecDeque<Request>>,
 ) -> hyper::Response<Reply> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -263,7 +269,13 @@ async fn answer(
         body,
     };
     let reply = handler(&request);
-    seen.lock().unwrap().push(request);
+    {
+        let mut seen = seen.lock().unwrap();
+        if seen.len() == MAX_SEEN {
+            seen.pop_front();
+        }
+        seen.push_back(request);
+    }
     tokio::time::sleep(reply.delay).await;
     let mut response = hyper::Response::new(());
     *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap();
@@ -352,7 +364,8 @@ fn routes(request: &Request) -> Reply {
     }
 }
 
-fn echo(request: &Request) -> Value {
+/// A request as JSON.
+pub fn echo(request: &Request) -> Value {
     let headers: serde_json::Map<String, Value> = request
         .headers
         .iter()

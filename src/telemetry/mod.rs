@@ -1,4 +1,11 @@
-//! What the server tells about itself: its log, on stderr.
+//! What the server tells about itself: its log on stderr, [metrics] for Prometheus, [traces](trace) for OpenTelemetry.
+//!
+//! All three tell of the same moments, and name things alike: a line of the log has the run, the task, the workflow and
+//! the trace as fields, so that one leads to the others. Neither holds a payload or a secret.
+
+pub mod metrics;
+mod otlp_client;
+pub mod trace;
 
 use std::io::IsTerminal as _;
 
@@ -27,7 +34,7 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {}: {error}", config.log))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let started = if config.log_json {
-        log.json().flatten_event(true).with_current_span(false).try_init()
+        log.json().flatten_event(true).with_current_span(false).with_timer(ChronoUtc::rfc_3339()).try_init()
     } else {
         log.with_ansi(std::io::stderr().is_terminal()).with_timer(ChronoUtc::rfc_3339()).try_init()
     };
