@@ -2,6 +2,8 @@
 //! and Deno's runtime once is enough.
 
 mod adaptors;
+mod api;
+mod browser;
 mod check;
 mod cli;
 mod compile;
@@ -16,6 +18,7 @@ mod intercept;
 mod isolation;
 mod limits;
 mod packs;
+mod pages;
 mod run;
 mod server;
 mod support;
