@@ -2,6 +2,8 @@
 //! and Deno's runtime once is enough.
 
 mod adaptors;
+mod api;
+mod browser;
 mod check;
 mod cli;
 mod compile;
@@ -17,6 +19,7 @@ mod isolation;
 mod limits;
 mod metrics;
 mod packs;
+mod pages;
 mod run;
 mod server;
 mod support;
