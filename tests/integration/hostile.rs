@@ -305,7 +305,7 @@ fn sizes() -> Vec<Attack> {
     }
     for announced in ["2000000", "1000000000000", "18446744073709551614"] {
         let head = format!("POST /inbox HTTP/1.1\r\nhost: x\r\ncontent-length: {announced}\r\n\r\n");
-        attacks.push(attack(format!("{announced} bytes announced"), &[413], head));
+        attacks.push(attack(format!("{announced} bytes announced"), &[413, 431], head));
     }
     attacks
 }
