@@ -14,6 +14,7 @@ pub mod install;
 mod interrupt;
 pub mod log;
 pub mod man;
+pub mod openapi;
 mod output;
 mod prepare;
 mod report;
@@ -47,6 +48,7 @@ enum Command {
     Token(token::Args),
     Install(install::Args),
     Check(check::Args),
+    Openapi(openapi::Args),
     Compile(compile::Args),
     Execute(execute::Args),
     Completions(completions::Args),
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
             Err(error) => error.exit(),
         },
         Command::Check(args) => check::run(args),
+        Command::Openapi(args) => openapi::run(args),
         Command::Token(args) => token::run(args),
         Command::Install(args) => install::run(args),
         Command::Compile(args) => compile::run(args),

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use axum::Router;
 
+pub use api::openapi_document;
 pub use access::{Access, Identity, NewToken, SESSION_COOKIE, Scope, session_cookie};
 pub use connection::{Tls, serve};
 pub use metrics::start_metrics;

@@ -2,6 +2,8 @@
 //! and Deno's runtime once is enough.
 
 mod adaptors;
+mod api;
+mod browser;
 mod check;
 mod cli;
 mod compile;
@@ -15,11 +17,14 @@ mod install;
 mod intercept;
 mod isolation;
 mod limits;
+mod metrics;
 mod packs;
+mod pages;
 mod run;
 mod server;
 mod support;
 mod tokens;
+mod tracing;
 mod v8_archive;
 mod versions;
 mod webhook;

@@ -17,7 +17,6 @@ pub enum Place {
     Messages,
     Workflows,
     Queue,
-    Elsewhere,
 }
 
 const PLACES: [(Place, &str, &str); 4] = [

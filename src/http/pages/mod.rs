@@ -84,15 +84,14 @@ fn sign_in_first(request: &Request) -> Redirect {
     }
 }
 
-/// Tells browsers what a page may do, and that it is for one person only.
+/// Tells browsers what a page may do.
 pub async fn protect(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // Browsers say where a form comes from only if they may.
         (header::REFERRER_POLICY, "same-origin"),
-        (header::CACHE_CONTROL, "no-store"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }

@@ -1,0 +1,137 @@
+//! A real browser, headless, driven through WebDriver: only what the tests of pages need of it.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::server::{Answer, PATIENCE};
+
+/// The key under which WebDriver names an element.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// A browser with one window. It is closed when it is dropped.
+pub struct Browser {
+    driver: Child,
+    address: String,
+    session: String,
+}
+
+/// An element of the page that is shown. It is gone when the page changes.
+pub struct Element<'a> {
+    browser: &'a Browser,
+    id: String,
+}
+
+impl Browser {
+    pub fn open(javascript: bool) -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver, from Debian's package chromium-driver");
+        let port = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok).find_map(|line| {
+            line.split_once("started successfully on port ").map(|(_, port)| port.trim_end_matches('.').to_owned())
+        });
+        let address = format!("127.0.0.1:{}", port.expect("a port"));
+        let mut browser = Self { driver, address, session: String::new() };
+        let scripts = if javascript { 1 } else { 2 };
+        let options = json!({
+            // There is no sandbox for root, and little shared memory in containers.
+            "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1280,900"],
+            "prefs": { "profile.managed_default_content_settings.javascript": scripts },
+        });
+        let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options });
+        let answer = browser.ask("POST", "/session", Some(json!({ "capabilities": { "alwaysMatch": capabilities } })));
+        browser.session = answer["sessionId"].as_str().expect("a session").to_owned();
+        browser
+    }
+
+    pub fn go(&self, url: &str) {
+        self.command("POST", "url", Some(json!({ "url": url })));
+    }
+
+    pub fn url(&self) -> String {
+        self.command("GET", "url", None).as_str().unwrap().to_owned()
+    }
+
+    /// The first element that a CSS selector finds.
+    pub fn find(&self, selector: &str) -> Option<Element<'_>> {
+        let wanted = json!({ "using": "css selector", "value": selector });
+        let found = self.command("POST", "elements", Some(wanted));
+        let id = found[0][ELEMENT].as_str()?.to_owned();
+        Some(Element { browser: self, id })
+    }
+
+    /// The text that a person sees in an element. Empty: there is none, or it is being replaced.
+    pub fn text(&self, selector: &str) -> String {
+        let text = self.find(selector).map(|element| element.read("text"));
+        text.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// Waits until an element shows a text.
+    #[track_caller]
+    pub fn until_shown(&self, selector: &str, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.text(selector).contains(text) {
+            let page = self.text("body");
+            assert!(Instant::now() < deadline, "`{selector}` does not show `{text}`, but the page is: {page}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    #[track_caller]
+    pub fn click(&self, selector: &str) {
+        self.expect(selector).act("click", json!({}));
+    }
+
+    #[track_caller]
+    pub fn fill(&self, selector: &str, text: &str) {
+        self.expect(selector).act("value", json!({ "text": text }));
+    }
+
+    #[track_caller]
+    fn expect(&self, selector: &str) -> Element<'_> {
+        self.find(selector).unwrap_or_else(|| panic!("no `{selector}` in: {}", self.text("body")))
+    }
+
+    fn command(&self, method: &str, command: &str, body: Option<Value>) -> Value {
+        self.ask(method, &format!("/session/{}/{command}", self.session), body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (address, length) = (&self.address, body.len());
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all((head + &body).as_bytes()).unwrap();
+        Answer::read(&mut stream).json()["value"].take()
+    }
+}
+
+impl Element<'_> {
+    fn read(&self, what: &str) -> Value {
+        self.browser.command("GET", &format!("element/{}/{what}", self.id), None)
+    }
+
+    #[track_caller]
+    fn act(&self, what: &str, body: Value) {
+        let answer = self.browser.command("POST", &format!("element/{}/{what}", self.id), Some(body));
+        assert!(answer.get("error").is_none(), "{what}: {answer}");
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if !self.session.is_empty() {
+            self.ask("DELETE", &format!("/session/{}", self.session), None);
+        }
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
