@@ -240,24 +240,24 @@ fn resident() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-/// Threads of this process that isolates live on, by number.
-fn isolate_threads() -> Vec<String> {
+/// Threads of this process by number: those that isolates live on are called `isolate`.
+fn threads(name: &str) -> Vec<String> {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap());
-    let is_isolate = |name: String| name.trim() == "isolate";
+    let is_wanted = |found: String| found.trim() == name;
     threads
         // A thread may end while it is looked at.
-        .filter(|thread| std::fs::read_to_string(thread.path().join("comm")).is_ok_and(is_isolate))
+        .filter(|thread| std::fs::read_to_string(thread.path().join("comm")).is_ok_and(is_wanted))
         .map(|thread| thread.file_name().into_string().unwrap())
         .collect()
 }
 
 fn runs_one_after_the_other_share_a_thread() {
     // Those of hosts before this one, which may be about to end.
-    let others = isolate_threads();
+    let others = threads("isolate");
     let (host, _directory) = host();
     let server = Server::start();
     let jobs = everyday_jobs(&host, &server);
-    let ours = || isolate_threads().into_iter().filter(|thread| !others.contains(thread)).collect::<Vec<_>>();
+    let ours = || threads("isolate").into_iter().filter(|thread| !others.contains(thread)).collect::<Vec<_>>();
     run(&host, &jobs[0], &json!({ "items": [] }));
     let threads = ours();
     assert_eq!(threads.len(), 1, "{threads:?}");
@@ -649,20 +649,17 @@ fn conditions_and_runs_live_side_by_side() {
 }
 
 fn conditions_end_their_thread() {
-    let threads = || {
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
-        names.filter(|name| name.trim() == "conditions").count()
-    };
-    let before = threads();
+    // Those of conditions before these, which may be about to end.
+    let others = threads("conditions");
+    let ours = || threads("conditions").into_iter().filter(|thread| !others.contains(thread)).count();
     let conditions = Conditions::default();
-    assert_eq!(threads(), before, "the thread starts with the first question");
+    assert_eq!(ours(), 0, "the thread starts with the first question");
     assert_eq!(asked(&conditions, ["true"]), [Ok(true)]);
-    assert_eq!(threads(), before + 1);
+    assert_eq!(ours(), 1);
     drop(conditions);
     let gone = (0..1000).any(|_| {
         std::thread::sleep(Duration::from_millis(5));
-        threads() == before
+        ours() == 0
     });
     assert!(gone);
 }

@@ -198,8 +198,8 @@ fn problem(args: &Args, name: &str, job: &JsStep, diagnostic: compile::Diagnosti
     let compile::Diagnostic { mut message, line, column, length, source_line, help, .. } = diagnostic;
     let (file, line, columns) = match (&job.file, inline) {
         (Some(file), _) => (in_dir(&args.dir, file), line, 0),
-        (None, Some(Inline { line: first, offset: Some((lines, columns)) })) => {
-            (project_file(&args.dir), first + lines + line - 1, *columns)
+        (None, Some(Inline { line: first, columns: Some(columns) })) => {
+            (project_file(&args.dir), first + line - 1, *columns)
         }
         (None, inline) => {
             message = format!("in line {line}, column {column} of the job `{name}`: {message}");

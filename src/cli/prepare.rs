@@ -93,7 +93,9 @@ pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>) -> 
         .map(|adaptor| LocalAdaptor { specifier: adaptor.specifier.clone(), dir: adaptor.dir.clone() })
         .collect();
     let without_packs = std::env::var_os("FNHOST_PACKS").is_some_and(|value| value == "off");
-    Host::new(HostOptions { store: store.root().to_owned(), local_adaptors, ca_file, without_packs })
+    // `node_modules` may be a link to that of another project.
+    let root = modules.parent().unwrap_or(store.root()).to_owned();
+    Host::new(HostOptions { store: root, local_adaptors, ca_file, without_packs })
 }
 
 /// The file with further certificate authorities: the one asked for, else what the environment names. A wrong name in

@@ -23,6 +23,7 @@ mod packages;
 mod permissions;
 pub mod platform;
 mod pool;
+mod real_paths;
 mod run;
 mod spares;
 mod threads;

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use deno_runtime::deno_permissions::{
-    Permissions, PermissionsContainer, PermissionsOptions, RuntimePermissionDescriptorParser,
-};
-use sys_traits::impls::RealSys;
+use deno_runtime::deno_permissions::{Permissions, PermissionsContainer, PermissionsOptions};
+
+use super::real_paths::RealPaths;
 
 /// Which hosts a run may connect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +44,7 @@ pub fn container(readable: &[PathBuf], network: &Network) -> Result<PermissionsC
         prompt: false,
         ..Default::default()
     };
-    let parser = Arc::new(RuntimePermissionDescriptorParser::new(RealSys));
+    let parser = Arc::new(RealPaths::default());
     let permissions = Permissions::from_options(parser.as_ref(), &options).map_err(|error| error.to_string())?;
     Ok(PermissionsContainer::new(parser, permissions))
 }

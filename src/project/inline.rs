@@ -8,36 +8,44 @@ use super::yaml::{Kind, Node};
 /// The place of a text within a project file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inline {
-    /// The line in which it begins, from 1.
+    /// The line of the file in which the text's first line stands, from 1.
     pub line: u32,
-    /// Lines and columns from there to its first character, if its lines stand in the file as they are. Columns are
-    /// UTF-16 code units, and the same for all its lines.
-    pub offset: Option<(u32, u32)>,
+    /// What stands before each of its lines, in UTF-16 code units, if its lines stand in the file as they are.
+    pub columns: Option<u32>,
 }
 
 impl Inline {
     pub(super) fn of(node: &Node, source: &Source) -> Self {
         let line = source.line_of(node.span.start);
-        let Kind::Scalar(scalar) = &node.kind else { return Self { line: line as u32 + 1, offset: None } };
+        let Kind::Scalar(scalar) = &node.kind else { return Self { line: line as u32 + 1, columns: None } };
         let written = &source.text[node.span.clone()];
-        let from = |at: usize| Some((0, utf16_length(&source.text[source.line(line).start..at]) as u32));
-        let offset = match scalar.style {
+        let from = |at: usize| {
+            let before = &source.text[source.line(line).start..at];
+            // A file that is one long line would be measured again for each of its texts.
+            (before.len() <= Source::LONGEST_LINE).then(|| utf16_length(before) as u32)
+        };
+        let columns = match scalar.style {
             ScalarStyle::Plain if written == scalar.text => from(node.span.start),
             ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted
                 if written.get(1..written.len().saturating_sub(1)) == Some(&scalar.text) && !written.contains('\n') =>
             {
                 from(node.span.start + 1)
             }
-            ScalarStyle::Literal => block_offset(&scalar.text, written, line, source),
+            ScalarStyle::Literal => {
+                if let Some((line, spaces)) = block(&scalar.text, written, line, source) {
+                    return Self { line: line as u32 + 1, columns: Some(spaces as u32) };
+                }
+                None
+            }
             _ => None,
         };
-        Self { line: line as u32 + 1, offset }
+        Self { line: line as u32 + 1, columns }
     }
 
     /// The byte of the file that is in this line of the text, from 1, this many bytes behind the line's beginning.
     pub(super) fn byte(&self, line: usize, behind: usize, source: &Source) -> Option<usize> {
-        let (lines, columns) = self.offset?;
-        let shown = source.line((self.line as usize + lines as usize + line).saturating_sub(2));
+        let columns = self.columns?;
+        let shown = source.line((self.line as usize + line).saturating_sub(2));
         let mut units = 0;
         let before = source.text[shown.clone()].chars().take_while(|c| {
             units += c.len_utf16() as u32;
@@ -48,17 +56,16 @@ impl Inline {
     }
 }
 
-/// How far the lines of a block that begins with `|` stand below `line`, and how many spaces stand before each.
-fn block_offset(text: &str, written: &str, line: usize, source: &Source) -> Option<(u32, u32)> {
+/// The line, from 0, in which the first line of a block that begins with `|` stands, and the spaces before each of them.
+fn block(text: &str, written: &str, line: usize, source: &Source) -> Option<(usize, usize)> {
     let is_filled = |line: &&str| !line.trim().is_empty();
     let spaces = |line: &str| line.len() - line.trim_start_matches(' ').len();
     let above = text.lines().position(|line| is_filled(&line))?;
-    let header = line + usize::from(written.starts_with('|'));
-    let mut lines = (header..=header + written.lines().count()).map(|line| &source.text[source.line(line)]);
+    let from = line + usize::from(written.starts_with('|'));
+    let mut lines = (from..=from + written.lines().count()).map(|line| &source.text[source.line(line)]);
     let blank = lines.clone().take_while(|line| !is_filled(line)).count();
-    let shown = lines.nth(blank)?;
-    let indent = spaces(shown).checked_sub(spaces(text.lines().nth(above)?))?;
-    Some(((header + blank).checked_sub(line + above)? as u32, indent as u32))
+    let indent = spaces(lines.nth(blank)?).checked_sub(spaces(text.lines().nth(above)?))?;
+    Some(((from + blank).checked_sub(above)?, indent))
 }
 
 #[cfg(test)]
@@ -93,6 +100,6 @@ mod tests {
         let node = yaml::parse(text).root.unwrap();
         let Kind::Map(entries) = &node.kind else { panic!() };
         let inline = Inline::of(&entries[0].value, &Source::new(Path::new("p.yaml"), text.into()));
-        assert_eq!(inline, Inline { line: 1, offset: None });
+        assert_eq!(inline, Inline { line: 1, columns: None });
     }
 }

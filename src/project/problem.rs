@@ -121,7 +121,7 @@ pub(super) struct Source {
 
 impl Source {
     /// Lines longer than this were not written by hand, and are not shown.
-    const LONGEST_LINE: usize = 2000;
+    pub const LONGEST_LINE: usize = 2000;
 
     pub fn new(file: &Path, text: String) -> Self {
         let bytes = text.as_bytes();

@@ -313,7 +313,7 @@ pub fn a_drained_pool_has_neither_runs_nor_threads() {
         cancelled(last.await.unwrap());
         drained.await.unwrap();
         assert_eq!((pool.stats().spares, pool.stats().running), (0, 0));
-        until("no thread is left", || crate::isolate_threads().is_empty()).await;
+        until("no thread is left", || crate::threads("isolate").is_empty()).await;
         assert_eq!(run(&pool, &quick, &json!({})).await.error.map(|error| error.severity), Some(Severity::Exception));
     });
 }

@@ -354,7 +354,7 @@ fn of_thousands_of_problems_the_first_are_told() {
     // All on one line, which is then too long to be shown.
     fs::write(dir.path().join("project.yaml"), text.replace("jobs:\n", "jobs: {").replace("}\n", "},") + "}").unwrap();
     let ran = go(check(dir.path(), &[])).expect(2);
-    assert!(ran.stderr.starts_with("project.yaml:1:9: error: "), "{}", &ran.stderr[..200]);
+    assert!(ran.stderr.starts_with("project.yaml:1:10: error: "), "{}", &ran.stderr[..200]);
 }
 
 #[test]

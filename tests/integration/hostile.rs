@@ -215,7 +215,7 @@ fn paths() -> Vec<Attack> {
         attacks.push(attack(path, &[404, 405], get(path)));
         attacks.push(attack(path, &[404, 405], post(path, JSON, "{}")));
     }
-    for path in ["/api/v1/tokens", "/api/v1/runs", "/api/v1/messages", "/metrics"] {
+    for path in ["/api/v1/tokens", "/api/v1/runs", "/api/v1/messages"] {
         attacks.push(attack(path, &[401], get(path)));
         for token in ["Bearer x", "Bearer fnh_", "Basic eDp4", "Basic =", "Bearer ' OR 1=1 --", "\u{1}"] {
             let request = get(path).replace("host: x", &format!("host: x\r\nauthorization: {token}"));

@@ -15,7 +15,8 @@ jobs:
   count:
     adaptor: common
     trigger: registration
-    expression: fn(state => ({ ...state, data: { n: 1 } }))
+    expression: |
+      fn(state => ({ ...state, data: { n: 1 } }))
   refuse:
     adaptor: common
     trigger: refusal

@@ -389,6 +389,32 @@ fn an_adaptor_reads_its_own_files_only() {
 }
 
 #[test]
+fn a_link_leads_an_adaptor_to_its_own_files_only() {
+    let run = adaptor_run(&[
+        ("own", "JSON.parse(fs.readFileSync(path.join(here, 'manifest'), 'utf8')).version"),
+        ("own size", "fs.statSync(path.join(here, 'manifest')).size > 10"),
+        ("file", "fs.readFileSync(path.join(here, 'passwd'), 'utf8')"),
+        ("later", "fs.promises.readFile(path.join(here, 'passwd'), 'utf8')"),
+        ("stat", "fs.statSync(path.join(here, 'passwd')).size"),
+        ("target", "fs.readlinkSync(path.join(here, 'passwd'))"),
+        ("in directory", "fs.readFileSync(path.join(here, 'etc/passwd'), 'utf8')"),
+        ("list", "fs.readdirSync(path.join(here, 'etc'))"),
+        ("require", "require('./state.json')"),
+        ("import", "import('./state.json', { with: { type: 'json' } })"),
+    ]);
+    let run = run.file("state.json", "{}");
+    for (link, target) in
+        [("manifest", "package.json"), ("passwd", "/etc/passwd"), ("etc", "/etc"), ("state.json", "../../state.json")]
+    {
+        std::os::unix::fs::symlink(target, run.path(&format!("adaptors/prober/{link}"))).unwrap();
+    }
+    let tried = Attempts::of(run.go());
+    tried.gave("own", "1.0.0");
+    tried.gave("own size", "true");
+    tried.refused(&["file", "later", "stat", "target", "in directory", "list", "require", "import"]);
+}
+
+#[test]
 fn an_adaptor_writes_nothing() {
     let run = adaptor_run(&[
         ("write", "fs.writeFileSync('/tmp/fnhost-should-not-exist', 'x')"),

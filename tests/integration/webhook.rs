@@ -17,7 +17,8 @@ jobs:
   double:
     adaptor: common
     trigger: answering
-    expression: fn(state => ({ data: { n: state.data.n * 2 } }))
+    expression: |
+      fn(state => ({ data: { n: state.data.n * 2 } }))
   fail:
     adaptor: common
     trigger: failing
@@ -25,7 +26,8 @@ jobs:
   say:
     adaptor: common
     trigger: own-answer
-    expression: fn(state => ({ ...state, webhookResponse: state.data }))
+    expression: |
+      fn(state => ({ ...state, webhookResponse: state.data }))
   wait:
     adaptor: common
     trigger: slow

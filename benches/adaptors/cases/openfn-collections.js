@@ -1,5 +1,5 @@
 // package: @openfn/language-collections
-// does: sets items, gets one and all, walks through pages, removes, all against a stand-in
+// does: sets an item, gets one, walks through all, removes one, all against a stand-in
 // answers: POST /collections/visits 200 {"upserted":1}
 // answers: GET /collections/visits/one 200 {"key":"one","value":"{\"n\":1}"}
 // answers: GET /collections/visits 200 {"items":[{"key":"one","value":"{\"n\":1}"},{"key":"two","value":"{\"n\":2}"}],"cursor":null}

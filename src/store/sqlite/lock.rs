@@ -19,7 +19,9 @@ pub struct ProcessLock {
 impl ProcessLock {
     /// Takes the lock of the database at `database`. The error names the process that has it.
     pub fn acquire(database: &Path) -> Result<Self> {
-        let path = PathBuf::from(format!("{}.lock", database.display()));
+        let mut path = database.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
         let failed = |error| StoreError::Unavailable(format!("cannot lock {}: {error}", path.display()));
         let mut file = schema::private_file(&path).map_err(failed)?;
         match file.try_lock() {

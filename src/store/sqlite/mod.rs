@@ -5,12 +5,14 @@
 //! long the service has been in use.
 
 mod catalog;
+mod checkpoint;
 mod error;
 mod intake;
 mod lists;
 mod lock;
 mod queue;
 mod readers;
+mod remembered;
 mod retention;
 mod rows;
 mod runs;
@@ -24,14 +26,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
 
+use self::checkpoint::Checkpointer;
 use self::lock::ProcessLock;
 use self::queue::Turns;
 use self::readers::Readers;
+use self::remembered::Remembered;
 pub use self::writer::METRICS;
 use self::writer::{Admission, Writer};
 use super::{
@@ -46,6 +50,10 @@ const WORKFLOWS_IN_MEMORY: usize = 256;
 
 /// For so long one check answers for those that follow.
 const CHECK_HOLDS: Duration = Duration::from_secs(1);
+
+/// Counting the queue takes time if it is long: then an answer holds for a multiple of what it took.
+const LONG_COUNT: Duration = Duration::from_millis(20);
+const COUNT_HOLDS: u32 = 20;
 
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
@@ -82,10 +90,12 @@ pub struct SqliteStats {
 pub struct SqliteStore {
     path: PathBuf,
     writer: Arc<Writer>,
+    checkpointer: Mutex<Option<Checkpointer>>,
     readers: Readers,
     turns: Arc<Mutex<Turns>>,
     workflows: Mutex<HashMap<i64, Arc<Workflow>>>,
-    last_check: tokio::sync::Mutex<Option<(Instant, Result<()>)>>,
+    last_check: Remembered<Result<()>>,
+    last_queue: Remembered<Result<Vec<QueueDepth>>>,
 }
 
 impl SqliteStore {
@@ -98,13 +108,18 @@ impl SqliteStore {
         queue::void_leases(&connection)?;
         probe(&connection)?;
         let readers = Readers::open(path, options.readers)?;
+        let beside = schema::open_checkpointer(path)?;
+        let writer = Writer::start(connection, lock, options.queue, options.batch)?;
+        let checkpointer = Checkpointer::start(beside, writer.gauges().commits.clone())?;
         Ok(Self {
             path: path.to_owned(),
-            writer: Arc::new(Writer::start(connection, lock, options.queue, options.batch)?),
+            writer: Arc::new(writer),
+            checkpointer: Mutex::new(Some(checkpointer)),
             readers,
             turns: Arc::default(),
             workflows: Mutex::default(),
-            last_check: tokio::sync::Mutex::default(),
+            last_check: Remembered::default(),
+            last_queue: Remembered::default(),
         })
     }
 
@@ -117,6 +132,18 @@ impl SqliteStore {
             last_batch: gauges.last_batch.load(Relaxed),
             last_commit: Duration::from_micros(gauges.last_commit_us.load(Relaxed)),
         }
+    }
+
+    /// Does what is queued, and lets go of the file. Blocks until then.
+    fn stop(writer: &Writer, checkpointer: Option<Checkpointer>) {
+        if let Some(checkpointer) = checkpointer {
+            checkpointer.stop();
+        }
+        writer.stop();
+    }
+
+    fn take_checkpointer(&self) -> Option<Checkpointer> {
+        self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     async fn read<T, F>(&self, work: F) -> Result<T>
@@ -138,9 +165,8 @@ impl SqliteStore {
 }
 
 impl Drop for SqliteStore {
-    /// Does what is queued, and lets go of the file.
     fn drop(&mut self) {
-        self.writer.stop();
+        Self::stop(&self.writer, self.take_checkpointer());
     }
 }
 
@@ -290,7 +316,8 @@ impl Store for SqliteStore {
     }
 
     async fn queue(&self, now: Timestamp) -> Result<Vec<QueueDepth>> {
-        self.read(move |connection| Ok(queue::depth(connection, now)?)).await
+        let count = self.read(move |connection| Ok(queue::depth(connection, now)?));
+        self.last_queue.get(count, |took| if took < LONG_COUNT { Duration::ZERO } else { took * COUNT_HOLDS }).await
     }
 
     async fn latest(&self) -> Result<Option<Timestamp>> {
@@ -309,23 +336,15 @@ impl Store for SqliteStore {
     }
 
     async fn check(&self) -> Result<()> {
-        // Those who ask meanwhile wait here, and take the answer.
-        let mut last = self.last_check.lock().await;
-        if let Some((when, result)) = &*last
-            && when.elapsed() < CHECK_HOLDS
-        {
-            return result.clone();
-        }
-        let result = self.write(|connection| Ok(probe(connection)?)).await;
-        *last = Some((Instant::now(), result.clone()));
-        result
+        let write = self.write(|connection| Ok(probe(connection)?));
+        self.last_check.get(write, |_| CHECK_HOLDS).await
     }
 
     async fn close(&self) {
         self.readers.close().await;
-        let writer = self.writer.clone();
-        // It fails only if the runtime is going down, and then Drop does it.
-        let _ = tokio::task::spawn_blocking(move || writer.stop()).await;
+        let (writer, checkpointer) = (self.writer.clone(), self.take_checkpointer());
+        // It fails only if the runtime is going down, and then dropping the store does it.
+        let _ = tokio::task::spawn_blocking(move || Self::stop(&writer, checkpointer)).await;
     }
 
     async fn put_credential(&self, name: &str, sealed: Sealed, now: Timestamp) -> Result<()> {

@@ -22,6 +22,9 @@ const BUSY: Duration = Duration::from_secs(2);
 /// Prepared statements that a connection keeps: more than there are.
 const STATEMENTS: usize = 128;
 
+/// Pages in the log at which the writer sees to it that it begins anew: 16 MiB.
+const LONG_LOG: u32 = 4096;
+
 /// Page caches, in KiB.
 const WRITER_CACHE: i32 = 64 * 1024;
 const READER_CACHE: i32 = 8 * 1024;
@@ -51,7 +54,15 @@ pub fn open_writer(path: &Path) -> Result<Connection> {
          PRAGMA fullfsync = ON;
          PRAGMA foreign_keys = ON;",
     )?;
+    connection.pragma_update(None, "wal_autocheckpoint", LONG_LOG)?;
     migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// The connection for checkpoints. They sync as carefully as the writer does.
+pub fn open_checkpointer(path: &Path) -> Result<Connection> {
+    let connection = open(path, READER_CACHE)?;
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA checkpoint_fullfsync = ON;")?;
     Ok(connection)
 }
 

@@ -80,7 +80,7 @@ impl Admission {
 #[derive(Debug, Default)]
 pub struct Gauges {
     pub queued: AtomicUsize,
-    pub commits: AtomicU64,
+    pub commits: Arc<AtomicU64>,
     pub operations: AtomicU64,
     pub last_batch: AtomicUsize,
     pub last_commit_us: AtomicU64,
