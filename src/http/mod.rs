@@ -24,8 +24,8 @@ use std::sync::Arc;
 
 use axum::Router;
 
-pub use api::openapi_document;
 pub use access::{Access, Identity, NewToken, SESSION_COOKIE, Scope, session_cookie};
+pub use api::openapi_document;
 pub use connection::{Tls, serve};
 pub use metrics::start_metrics;
 pub use problem::Problem;

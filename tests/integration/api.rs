@@ -100,7 +100,10 @@ fn a_run_is_shown_with_all_that_belongs_to_it() {
     let server = start();
     let id = run(&server, 21);
     let run = server.read(&format!("/api/v1/runs/{id}")).expect(200).json();
-    assert_eq!((&run["state"], &run["workflow"], &run["trigger"]), (&json!("completed"), &json!("double"), &json!("number")));
+    assert_eq!(
+        (&run["state"], &run["workflow"], &run["trigger"]),
+        (&json!("completed"), &json!("double"), &json!("number"))
+    );
     let tasks = run["tasks"].as_array().unwrap();
     assert_eq!(strings(tasks, "step"), ["double", "report"]);
 
@@ -116,7 +119,8 @@ fn a_run_is_shown_with_all_that_belongs_to_it() {
     assert_eq!(log.header("content-type"), Some("application/x-ndjson"));
     let lines: Vec<Value> = log.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().any(|line| line["message"] == "doubling 21" && line["source"] == "JOB"), "{lines:?}");
-    let text = server.request("GET", &format!("/api/v1/attempts/{attempt}/log")).authorized().header("accept", "text/plain");
+    let text =
+        server.request("GET", &format!("/api/v1/attempts/{attempt}/log")).authorized().header("accept", "text/plain");
     assert!(text.send().expect(200).text().contains(" JOB log   doubling 21\n"));
 
     let message = server.read(&format!("/api/v1/messages/{}", run["message"].as_str().unwrap())).expect(200).json();
@@ -140,15 +144,25 @@ fn runs_are_started_repeated_and_cancelled() {
 
     let from = act(&server, &format!("/api/v1/runs/{id}/retry"), &json!({ "from": "report" })).expect(201).json();
     let again = ended(from["id"].as_str().unwrap(), "failed");
-    assert_eq!((&again["retry_of"], strings(again["tasks"].as_array().unwrap(), "step")), (&json!(id), vec!["report".to_owned()]));
+    assert_eq!(
+        (&again["retry_of"], strings(again["tasks"].as_array().unwrap(), "step")),
+        (&json!(id), vec!["report".to_owned()])
+    );
     let whole = server.request("POST", &format!("/api/v1/runs/{id}/retry")).authorized().send().expect(201).json();
     assert_eq!(ended(whole["id"].as_str().unwrap(), "failed")["tasks"].as_array().unwrap().len(), 2);
-    problem(act(&server, &format!("/api/v1/runs/{id}/retry"), &json!({ "from": "nowhere" })), 409, "did not come to the step `nowhere`");
+    problem(
+        act(&server, &format!("/api/v1/runs/{id}/retry"), &json!({ "from": "nowhere" })),
+        409,
+        "did not come to the step `nowhere`",
+    );
 
     let waits = act(&server, "/api/v1/runs", &json!({ "workflow": "wait" })).expect(201).json();
     let waits = waits["id"].as_str().unwrap();
     ended(waits, "running");
-    assert_eq!(act(&server, &format!("/api/v1/runs/{waits}/cancel"), &json!({})).expect(200).json()["state"], "cancelled");
+    assert_eq!(
+        act(&server, &format!("/api/v1/runs/{waits}/cancel"), &json!({})).expect(200).json()["state"],
+        "cancelled"
+    );
     problem(act(&server, &format!("/api/v1/runs/{waits}/cancel"), &json!({})), 409, "cancelled");
 
     problem(act(&server, "/api/v1/runs", &json!({ "workflow": "nothing" })), 404, "`nothing`");
@@ -179,7 +193,10 @@ fn messages_are_replayed_and_dead_tasks_re_driven() {
     };
     act(&server, &format!("/api/v1/tasks/{task}/redrive"), &json!({})).expect(200);
     attempts(2);
-    assert_eq!(act(&server, "/api/v1/tasks/redrive", &json!({ "workflow": "double", "limit": 10 })).expect(200).json()["redriven"], 2);
+    assert_eq!(
+        act(&server, "/api/v1/tasks/redrive", &json!({ "workflow": "double", "limit": 10 })).expect(200).json()["redriven"],
+        2
+    );
     attempts(3);
     dead(2);
     let queue = server.read("/api/v1/queue").expect(200).json();
@@ -276,7 +293,9 @@ fn credentials_can_be_written_and_not_read() {
     assert_eq!(list.json()["data"], json!([{ "name": "bank" }]));
     assert!(matches!(server.read("/api/v1/credentials/bank").status, 404 | 405));
     problem(put("bank", &json!("text")), 422, "");
-    for entry in walkdir::WalkDir::new(server.dir().join(".fnhost")).into_iter().flatten().filter(|e| e.file_type().is_file()) {
+    for entry in
+        walkdir::WalkDir::new(server.dir().join(".fnhost")).into_iter().flatten().filter(|e| e.file_type().is_file())
+    {
         let bytes = std::fs::read(entry.path()).unwrap();
         assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "in the clear: {:?}", entry.path());
     }
@@ -296,7 +315,13 @@ impl Stream {
         stream.write_all(head.as_bytes()).unwrap();
         let mut lines = BufReader::new(stream).lines();
         assert!(lines.next().unwrap().unwrap().contains(" 200 "), "{path}");
-        assert!(lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).any(|line| line.contains("text/event-stream")));
+        assert!(
+            lines
+                .by_ref()
+                .map_while(Result::ok)
+                .take_while(|line| !line.is_empty())
+                .any(|line| line.contains("text/event-stream"))
+        );
         Self(lines)
     }
 }
@@ -364,7 +389,8 @@ fn the_openapi_document_is_the_one_in_the_repository() {
 
     let document = served.json();
     let page = server.get("/api/v1/docs").expect(200).text();
-    let operations = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let operations =
+        document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
     let mut ids: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
     for id in &ids {
         assert!(page.contains(&format!("id=\"{id}\"")), "{id} is not on the page");

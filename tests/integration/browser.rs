@@ -109,7 +109,7 @@ impl Browser {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let (address, length) = (&self.address, body.len());
         let head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n");
-        stream.write_all((head + &body).as_bytes()).unwrap();
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
         Answer::read(&mut stream).json()["value"].take()
     }
 }

@@ -8,6 +8,7 @@ mod check;
 mod cli;
 mod compile;
 mod connections;
+mod durability;
 mod errors;
 mod execute;
 mod hostile;

@@ -160,7 +160,8 @@ fn a_token_is_asked_for_unless_metrics_are_open() {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     });
     let server = setup.start();
-    let get = |token: &str| server.request("GET", "/metrics").header("authorization", &format!("Bearer {token}")).send();
+    let get =
+        |token: &str| server.request("GET", "/metrics").header("authorization", &format!("Bearer {token}")).send();
     let answer = get(&metrics).expect(200);
     assert!(answer.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
     get(&read).expect(403);

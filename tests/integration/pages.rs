@@ -128,7 +128,8 @@ fn nobody_acts_in_the_name_of_somebody_else() {
     assert_eq!(post("/queue/redrive", &server.url).status, 303);
 
     let sign_in = server.request("POST", "/sign-in").header("origin", &server.url);
-    let answer = sign_in.body("application/x-www-form-urlencoded", format!("token={}", server.token)).send().expect(303);
+    let answer =
+        sign_in.body("application/x-www-form-urlencoded", format!("token={}", server.token)).send().expect(303);
     let cookie = answer.header("set-cookie").unwrap();
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     let wrong = server.request("POST", "/sign-in").body("application/x-www-form-urlencoded", "token=fnh_wrong").send();
@@ -145,7 +146,10 @@ fn pages_allow_no_scripts_but_their_own_and_need_a_token() {
     let page = server.read("/runs").expect(200);
     let policy = page.header("content-security-policy").unwrap();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    let style = page.text().split("href=\"").find_map(|part| part.starts_with("/assets/style").then(|| part.split('"').next().unwrap().to_owned()));
+    let style = page
+        .text()
+        .split("href=\"")
+        .find_map(|part| part.starts_with("/assets/style").then(|| part.split('"').next().unwrap().to_owned()));
     let asset = server.get(&style.unwrap()).expect(200);
     assert!(asset.header("cache-control").unwrap().contains("immutable"));
     for path in ["/runs/nonsense", "/runs?state=nonsense", "/runs/01890a5d-ac96-774b-bcce-b302099a8057"] {
@@ -158,7 +162,13 @@ fn pages_allow_no_scripts_but_their_own_and_need_a_token() {
 fn who_may_only_read_is_offered_nothing_else() {
     let server = start();
     server.post("/inbox?wait=60s", &json!({ "form": "trouble" })).expect(206);
-    let token = server.request("POST", "/api/v1/tokens").authorized().json(&json!({ "name": "reader", "scopes": ["read"] })).send().expect(201).json();
+    let token = server
+        .request("POST", "/api/v1/tokens")
+        .authorized()
+        .json(&json!({ "name": "reader", "scopes": ["read"] }))
+        .send()
+        .expect(201)
+        .json();
     let bearer = format!("Bearer {}", token["secret"].as_str().unwrap());
     let page = |path: &str| server.request("GET", path).header("authorization", &bearer).send().expect(200).text();
     let run = server.read("/api/v1/runs").json()["data"][0]["id"].as_str().unwrap().to_owned();

@@ -77,7 +77,9 @@ fn project(adaptor: &str, expression: &str) -> Setup {
         "triggers": { "all": { "criteria": {} } },
         "credentials": { "peer": "peer.json" },
     });
-    Setup::new(&project.to_string()).file("job.js", expression).file("peer.json", r#"{ "username": "nobody-in-particular" }"#)
+    Setup::new(&project.to_string())
+        .file("job.js", expression)
+        .file("peer.json", r#"{ "username": "nobody-in-particular" }"#)
 }
 
 fn peer() -> http_server::Server {
@@ -145,7 +147,8 @@ fn requests_of_nodes_own_client_carry_the_trace_too() {
           http.get(url, { headers }, response => response.resume().on('end', resolve)).on('error', reject);
         });
         export const call = (url, headers) => async state => { await send(url, headers); return state; };";
-    let manifest = r#"{ "name": "@openfn/language-node", "version": "1.0.0", "type": "module", "exports": "./index.js" }"#;
+    let manifest =
+        r#"{ "name": "@openfn/language-node", "version": "1.0.0", "type": "module", "exports": "./index.js" }"#;
     let origin = peer.origin();
     let job = format!("call('{origin}/plain', {{ a: 'b' }}); call('{origin}/none');");
     let setup = project("node=./adaptors/node", &job)
@@ -246,7 +249,8 @@ fn what_is_left_is_exported_when_the_server_stops() {
     let collector = Collector::start();
     // Without the end of the server, the first batch would come after an hour.
     let setup = project("common", "fn(state => state)").env("OTEL_BSP_SCHEDULE_DELAY", "3600000");
-    let mut server = setup.env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &format!("{}/v1/traces", collector.0.origin())).start();
+    let mut server =
+        setup.env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &format!("{}/v1/traces", collector.0.origin())).start();
     server.post("/inbox?wait=60s", &json!({})).expect(201);
     assert!(collector.spans().is_empty());
     server.signal("TERM");
@@ -278,7 +282,10 @@ fn the_log_tells_of_runs_and_failed_attempts() {
     let server = project("common", "fn(() => { throw new Error('no room') })").start();
     post(&server);
     let ended = log_line(&server, "a run ended");
-    assert_eq!((&ended["level"], &ended["workflow"], &ended["state"]), (&json!("INFO"), &json!("work"), &json!("failed")));
+    assert_eq!(
+        (&ended["level"], &ended["workflow"], &ended["state"]),
+        (&json!("INFO"), &json!("work"), &json!("failed"))
+    );
     assert_eq!(ended["trace"], TRACE);
     let failed = log_line(&server, "an attempt failed");
     assert_eq!((&failed["level"], &failed["step"], &failed["then"]), (&json!("WARN"), &json!("work"), &json!("dead")));
@@ -316,7 +323,10 @@ fn secrets_are_nowhere() {
     assert!(logged["run"].is_string(), "{logged}");
 
     // They were on their way, so that what follows means something.
-    assert_eq!(received(&peer, &format!("/a/{}", secrets[2])).header("authorization").unwrap(), format!("Bearer {}", secrets[0]));
+    assert_eq!(
+        received(&peer, &format!("/a/{}", secrets[2])).header("authorization").unwrap(),
+        format!("Bearer {}", secrets[0])
+    );
     let exports = collector.0.seen();
     assert!(exports.iter().all(|export| export.header("authorization") == Some(secrets[4])));
     let exported: Vec<u8> = exports.iter().flat_map(|export| export.body.to_vec()).collect();
