@@ -114,7 +114,8 @@ async fn guard_request(State(guard): State<Arc<Guard>>, mut request: Request, ne
         Some(problem) if is_webhook => webhook::failed(problem),
         Some(problem) => problem.into_response(),
         None => {
-            let request = request.map(|body| Body::new(GuardedBody::new(body, guard.bodies.clone(), verdict.clone(), memory)));
+            let request =
+                request.map(|body| Body::new(GuardedBody::new(body, guard.bodies.clone(), verdict.clone(), memory)));
             next.run(request).instrument(span.clone()).await
         }
     };
