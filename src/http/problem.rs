@@ -87,6 +87,8 @@ impl IntoResponse for Problem {
             let how = HeaderValue::from_static("Bearer realm=\"fnhost\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
         }
+        // For those who show it in another form.
+        response.extensions_mut().insert(self);
         response
     }
 }

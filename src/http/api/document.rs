@@ -11,6 +11,7 @@ use utoipa::openapi::{Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiB
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::events::EventType;
 use super::{BASE, acting, managing, reading};
 use crate::http::{App, Problem, Scope};
 
@@ -57,7 +58,9 @@ pub fn openapi() -> OpenApi {
     let mut components = Components::new();
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     components.add_security_scheme(TOKEN, SecurityScheme::Http(scheme));
+    // What handlers refer to only in errors and in lists of parameters.
     components.schemas.insert(Problem::name().into(), Problem::schema());
+    components.schemas.insert(EventType::name().into(), EventType::schema());
     let base = OpenApiBuilder::new().info(info).tags(Some(tags)).components(Some(components)).build();
     let operations =
         scoped(reading(), &Scope::Read).merge(scoped(acting(), &Scope::Write)).merge(scoped(managing(), &Scope::Admin));

@@ -29,7 +29,7 @@ use axum::response::Response;
 use axum::routing::{any, get};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::pages::protect;
+use super::pages::dress;
 use super::{App, Problem, Scope};
 
 pub use attempts::LogEntry;
@@ -68,7 +68,7 @@ pub fn routes(app: &App) -> Router<App> {
         .merge(guarded(managing(), Scope::Admin));
     let documents = Router::new()
         .route("/openapi.json", get(document::json))
-        .route("/docs", get(reference::page).layer(from_fn(protect)));
+        .route("/docs", get(reference::page).layer(from_fn(dress)));
     Router::new()
         .nest(BASE, operations.merge(documents))
         .route("/api", any(unknown))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::Html;
 use maud::{DOCTYPE, Markup, html};
 
 use super::assets::{ICON, LIVE, STYLE};
@@ -85,41 +85,25 @@ pub fn document(title: &str, body: Markup) -> Html<String> {
 }
 
 /// A problem, as a page.
-pub struct Refusal(Problem);
-
-impl<E: Into<Problem>> From<E> for Refusal {
-    fn from(error: E) -> Self {
-        Self(error.into())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = self.0.status();
-        let title = status.canonical_reason().unwrap_or("Error");
-        let page = document(
-            title,
-            html! {
-                header.bar { a.brand href="/runs" { "fnhost" } }
-                main #content {
-                    h1 { (title) }
-                    @if let Some(detail) = self.0.detail() { p { (sentence(detail)) } }
-                    p { a href="/runs" { "To the runs" } }
-                }
-            },
-        );
-        (status, page).into_response()
-    }
+pub fn problem(problem: &Problem) -> Html<String> {
+    let title = problem.status().canonical_reason().unwrap_or("Error");
+    document(
+        title,
+        html! {
+            header.bar { a.brand href="/runs" { "fnhost" } }
+            main #content {
+                h1 { (title) }
+                @if let Some(detail) = problem.detail() { p { (sentence(detail)) } }
+                p { a href="/runs" { "To the runs" } }
+            }
+        },
+    )
 }
 
 fn sentence(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", characters.as_str())
-}
-
-pub fn not_found(what: impl std::fmt::Display) -> Refusal {
-    Refusal(Problem::not_found(what))
 }
 
 /// What a person may do decides what is offered.

@@ -7,12 +7,12 @@ use axum::response::{Html, IntoResponse, Redirect};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{Page, Place, Refusal, may_act, next_link, not_found, short, size, time};
+use super::layout::{Page, Place, may_act, next_link, short, size, time};
 use super::runs::{Moment, moment_field};
 use super::{json, run, runs};
-use crate::http::App;
 use crate::http::access::Identity;
 use crate::http::api::request::{Id, Params, page};
+use crate::http::{App, Problem};
 use crate::model::{Message, MessageId};
 use crate::store::{MessageFilter, PageRequest, RunFilter, TopicSummary};
 
@@ -35,7 +35,7 @@ pub async fn list(
     Extension(person): Extension<Identity>,
     uri: Uri,
     Params(filters): Params<Filters>,
-) -> Result<Html<String>, Refusal> {
+) -> Result<Html<String>, Problem> {
     let filter = MessageFilter {
         topic: filters.topic.clone(),
         since: filters.since.map(|since| since.0),
@@ -108,9 +108,9 @@ pub async fn show(
     State(app): State<App>,
     Extension(person): Extension<Identity>,
     Id(id): Id<MessageId>,
-) -> Result<Html<String>, Refusal> {
+) -> Result<Html<String>, Problem> {
     let store = app.engine.store();
-    let message = store.message(id).await?.ok_or_else(|| not_found(format!("message {id}")))?;
+    let message = store.message(id).await?.ok_or_else(|| Problem::not_found(format!("message {id}")))?;
     let filter = RunFilter { message: Some(id), ..RunFilter::default() };
     let started = store.runs(filter, PageRequest { after: None, limit: MOST_RUNS }).await?;
     let title = format!("Message {}", short(id));
@@ -151,12 +151,12 @@ pub async fn show(
     }))
 }
 
-pub async fn data(State(app): State<App>, Id(id): Id<MessageId>) -> Result<impl IntoResponse, Refusal> {
-    let message = app.engine.store().message(id).await?.ok_or_else(|| not_found(format!("message {id}")))?;
+pub async fn data(State(app): State<App>, Id(id): Id<MessageId>) -> Result<impl IntoResponse, Problem> {
+    let message = app.engine.store().message(id).await?.ok_or_else(|| Problem::not_found(format!("message {id}")))?;
     Ok(run::download(&format!("message-{}", short(id)), message.data))
 }
 
-pub async fn replay(State(app): State<App>, Id(id): Id<MessageId>) -> Result<Redirect, Refusal> {
+pub async fn replay(State(app): State<App>, Id(id): Id<MessageId>) -> Result<Redirect, Problem> {
     app.engine.replay(id).await?;
     Ok(Redirect::to(&format!("/messages/{id}")))
 }

@@ -21,8 +21,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
-use super::{App, Scope};
-use layout::Refusal;
+use super::{App, Problem, Scope};
 
 /// Nothing but the program's own files, no inline script or style, no frame around a page, and forms that stay here.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
@@ -53,7 +52,7 @@ pub fn routes(app: &App) -> Router<App> {
         .merge(guarded(acting, Scope::Write))
         .route("/sign-in", get(session::form).post(session::sign_in))
         .route("/sign-out", post(session::sign_out))
-        .layer(from_fn(protect))
+        .layer(from_fn(dress))
         .route("/assets/{name}", get(assets::serve))
 }
 
@@ -62,14 +61,14 @@ async fn allow(
     State((app, scope)): State<(App, Scope)>,
     mut request: Request,
     next: Next,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     match app.access.authorize(request.headers(), scope).await {
         Ok(identity) => {
             request.extensions_mut().insert(identity);
             Ok(next.run(request).await)
         }
         Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => Ok(sign_in_first(&request).into_response()),
-        Err(problem) => Err(problem.into()),
+        Err(problem) => Err(problem),
     }
 }
 
@@ -84,9 +83,16 @@ fn sign_in_first(request: &Request) -> Redirect {
     }
 }
 
-/// Tells browsers what a page may do.
-pub async fn protect(request: Request, next: Next) -> Response {
+/// Shows problems as pages, and tells browsers what a page may do.
+pub async fn dress(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let page = layout::problem(&problem).into_response();
+        let (mut parts, _) = response.into_parts();
+        let (page, body) = page.into_parts();
+        parts.headers.extend(page.headers);
+        response = Response::from_parts(parts, body);
+    }
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),

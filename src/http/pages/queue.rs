@@ -7,10 +7,10 @@ use axum::response::{Html, Redirect};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{Page, Place, Refusal, may_act, next_link, short, span, time};
-use crate::http::App;
+use super::layout::{Page, Place, may_act, next_link, short, span, time};
 use crate::http::access::Identity;
 use crate::http::api::request::{Params, page, unprocessable};
+use crate::http::{App, Problem};
 use crate::model::{RunId, Task, TaskId, TaskState, Timestamp};
 use crate::store::{QueueDepth, Redrive, TaskFilter};
 
@@ -29,7 +29,7 @@ pub async fn show(
     Extension(person): Extension<Identity>,
     uri: Uri,
     Params(filters): Params<Filters>,
-) -> Result<Html<String>, Refusal> {
+) -> Result<Html<String>, Problem> {
     let store = app.engine.store();
     let now = app.engine.now();
     let depths = store.queue(now).await?;
@@ -142,10 +142,10 @@ pub struct Wanted {
     all: bool,
 }
 
-pub async fn redrive(State(app): State<App>, Form(wanted): Form<Wanted>) -> Result<Redirect, Refusal> {
+pub async fn redrive(State(app): State<App>, Form(wanted): Form<Wanted>) -> Result<Redirect, Problem> {
     let Wanted { task, run, workflow, all } = wanted;
     if !all && task.is_none() && run.is_none() && workflow.is_none() {
-        return Err(unprocessable("the form does not say which tasks").into());
+        return Err(unprocessable("the form does not say which tasks"));
     }
     let back = run.map_or_else(|| "/queue".to_owned(), |run| format!("/runs/{run}"));
     app.engine.redrive(Redrive { task, run, workflow, limit: MOST_AT_ONCE }).await?;

@@ -10,14 +10,13 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::layout::{
-    Page, Place, Refusal, failure, may_act, not_found, outcome, run_state, short, size, span, task_state, time,
-    time_or_dash,
+    Page, Place, failure, may_act, outcome, run_state, short, size, span, task_state, time, time_or_dash,
 };
 use super::{json, runs};
-use crate::http::App;
 use crate::http::access::Identity;
 use crate::http::api::request::Id;
 use crate::http::api::{self, LogEntry};
+use crate::http::{App, Problem};
 use crate::model::{
     Attempt, AttemptId, Condition, Run, RunId, Step, StepKind, Task, TaskId, TaskState, Timestamp, Workflow,
 };
@@ -32,9 +31,9 @@ pub async fn show(
     State(app): State<App>,
     Extension(person): Extension<Identity>,
     Id(id): Id<RunId>,
-) -> Result<Html<String>, Refusal> {
+) -> Result<Html<String>, Problem> {
     let store = app.engine.store();
-    let detail = store.run(id).await?.ok_or_else(|| not_found(format!("run {id}")))?;
+    let detail = store.run(id).await?.ok_or_else(|| Problem::not_found(format!("run {id}")))?;
     let workflow = store.workflow(detail.run.version).await?;
     let mut tasks = Vec::new();
     for (index, (task, attempts)) in detail.tasks.iter().enumerate() {
@@ -168,7 +167,7 @@ fn stages(workflow: &Workflow) -> Vec<Vec<&Step>> {
     stages
 }
 
-async fn task_section(app: &App, task: &Task, attempts: &[Attempt], open: bool) -> Result<Markup, Refusal> {
+async fn task_section(app: &App, task: &Task, attempts: &[Attempt], open: bool) -> Result<Markup, Problem> {
     let last = attempts.last();
     let earlier = &attempts[..attempts.len().saturating_sub(1)];
     let bottom = match last {
@@ -205,7 +204,7 @@ async fn task_section(app: &App, task: &Task, attempts: &[Attempt], open: bool) 
 fn running(task: &Task) -> Markup {
     html! {
         div.attempt {
-            p { "Attempt " (task.attempts) " is under way." }
+            p { "Attempt " (task.attempts) " is under way. " span.muted { "Its log, from now on:" } }
             ol.log data-log=(task.id) aria-label="Log" {}
         }
     }
@@ -239,7 +238,7 @@ fn earlier_attempt(attempt: &Attempt) -> Markup {
     }
 }
 
-async fn last_attempt(app: &App, attempt: &Attempt) -> Result<Markup, Refusal> {
+async fn last_attempt(app: &App, attempt: &Attempt) -> Result<Markup, Problem> {
     let store = app.engine.store();
     let (log, output) = (store.log(attempt.id).await?.unwrap_or_default(), store.output(attempt.id).await?);
     Ok(html! {
@@ -286,12 +285,12 @@ fn clock(time: Timestamp) -> String {
     time.to_datetime().map(|time| time.format("%H:%M:%S%.3f").to_string()).unwrap_or_default()
 }
 
-pub async fn input(State(app): State<App>, Id(id): Id<TaskId>) -> Result<impl IntoResponse, Refusal> {
-    let state = app.engine.task_input(id).await?.ok_or_else(|| not_found(format!("task {id}")))?;
+pub async fn input(State(app): State<App>, Id(id): Id<TaskId>) -> Result<impl IntoResponse, Problem> {
+    let state = app.engine.task_input(id).await?.ok_or_else(|| Problem::not_found(format!("task {id}")))?;
     Ok(download(&format!("input-{}", short(id)), state))
 }
 
-pub async fn output(State(app): State<App>, Id(id): Id<AttemptId>) -> Result<impl IntoResponse, Refusal> {
+pub async fn output(State(app): State<App>, Id(id): Id<AttemptId>) -> Result<impl IntoResponse, Problem> {
     Ok(download(&format!("output-{}", short(id)), api::attempts::output(&app, id).await?))
 }
 
@@ -304,7 +303,7 @@ pub fn download(name: &str, json: String) -> impl IntoResponse + use<> {
     (headers, json)
 }
 
-pub async fn log(State(app): State<App>, Id(id): Id<AttemptId>) -> Result<impl IntoResponse, Refusal> {
+pub async fn log(State(app): State<App>, Id(id): Id<AttemptId>) -> Result<impl IntoResponse, Problem> {
     let log = api::attempts::log(&app, id).await?;
     let text: String = LogEntry::read(&log).map(|line| line.to_string()).collect();
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text))
@@ -317,15 +316,15 @@ pub struct Again {
     from: String,
 }
 
-pub async fn retry(State(app): State<App>, Id(id): Id<RunId>, Form(again): Form<Again>) -> Result<Redirect, Refusal> {
+pub async fn retry(State(app): State<App>, Id(id): Id<RunId>, Form(again): Form<Again>) -> Result<Redirect, Problem> {
     let from = Some(again.from.as_str()).filter(|from| !from.is_empty());
     let new = app.engine.retry_run(id, from).await?;
     Ok(Redirect::to(&format!("/runs/{new}")))
 }
 
-pub async fn cancel(State(app): State<App>, Id(id): Id<RunId>) -> Result<Redirect, Refusal> {
+pub async fn cancel(State(app): State<App>, Id(id): Id<RunId>) -> Result<Redirect, Problem> {
     match app.engine.cancel(id).await? {
-        Cancellation::NotFound => Err(not_found(format!("run {id}"))),
+        Cancellation::NotFound => Err(Problem::not_found(format!("run {id}"))),
         // It ended by itself while the page was looked at.
         Cancellation::AlreadyEnded(_) | Cancellation::Cancelled { .. } => Ok(Redirect::to(&format!("/runs/{id}"))),
     }

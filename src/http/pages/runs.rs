@@ -8,10 +8,10 @@ use chrono::NaiveDateTime;
 use maud::{Markup, html};
 use serde::{Deserialize, Deserializer};
 
-use super::layout::{Page, Place, Refusal, next_link, run_state, short, span, time};
-use crate::http::App;
+use super::layout::{Page, Place, next_link, run_state, short, span, time};
 use crate::http::access::Identity;
 use crate::http::api::request::{Params, page};
+use crate::http::{App, Problem};
 use crate::model::{Run, RunId, RunState, Timestamp};
 use crate::store::RunFilter;
 
@@ -64,7 +64,7 @@ pub async fn list(
     Extension(person): Extension<Identity>,
     uri: Uri,
     Params(filters): Params<Filters>,
-) -> Result<Html<String>, Refusal> {
+) -> Result<Html<String>, Problem> {
     let filter = RunFilter {
         states: filters.state.clone(),
         workflow: filters.workflow.clone(),

@@ -6,7 +6,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use maud::html;
 use serde::Deserialize;
 
-use super::layout::{Refusal, document};
+use super::layout::document;
 use crate::http::access::{is_from_elsewhere, session_cookie};
 use crate::http::api::request::Params;
 use crate::http::{App, Problem, Scope};
@@ -36,7 +36,7 @@ pub async fn sign_in(
     State(app): State<App>,
     headers: HeaderMap,
     Form(form): Form<SignIn>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     same_origin(&headers)?;
     let next = local(form.next.as_deref());
     let token = form.token.trim();
@@ -50,7 +50,7 @@ pub async fn sign_in(
     }
 }
 
-pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Refusal> {
+pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
     same_origin(&headers)?;
     Ok(with_cookie(&app, None, "/sign-in"))
 }

@@ -6,15 +6,15 @@ use axum::response::{Html, Redirect};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{Page, Place, Refusal, may_act, run_state, span, time};
+use super::layout::{Page, Place, may_act, run_state, span, time};
 use crate::engine::{Definition, RunRequest, Unready, next_after};
-use crate::http::App;
 use crate::http::access::Identity;
 use crate::http::api::request::unprocessable;
 use crate::http::api::workflows::last_run;
+use crate::http::{App, Problem};
 use crate::model::{Run, StepKind, Timestamp, Trigger, TriggerKind};
 
-pub async fn list(State(app): State<App>, Extension(person): Extension<Identity>) -> Result<Html<String>, Refusal> {
+pub async fn list(State(app): State<App>, Extension(person): Extension<Identity>) -> Result<Html<String>, Problem> {
     let served = app.engine.served();
     let mut rows = Vec::new();
     for definition in served.workflows.values() {
@@ -112,7 +112,7 @@ pub async fn start(
     State(app): State<App>,
     Path(name): Path<String>,
     Form(form): Form<Start>,
-) -> Result<Redirect, Refusal> {
+) -> Result<Redirect, Problem> {
     let state = Some(form.state.trim().to_owned()).filter(|state| !state.is_empty());
     if let Some(state) = &state {
         let read = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(state);
