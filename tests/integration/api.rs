@@ -193,10 +193,9 @@ fn messages_are_replayed_and_dead_tasks_re_driven() {
     };
     act(&server, &format!("/api/v1/tasks/{task}/redrive"), &json!({})).expect(200);
     attempts(2);
-    assert_eq!(
-        act(&server, "/api/v1/tasks/redrive", &json!({ "workflow": "double", "limit": 10 })).expect(200).json()["redriven"],
-        2
-    );
+    let redriven =
+        act(&server, "/api/v1/tasks/redrive", &json!({ "workflow": "double", "limit": 10 })).expect(200).json();
+    assert_eq!(redriven["redriven"], 2);
     attempts(3);
     dead(2);
     let queue = server.read("/api/v1/queue").expect(200).json();

@@ -42,7 +42,7 @@ impl Browser {
         let scripts = if javascript { 1 } else { 2 };
         let options = json!({
             // There is no sandbox for root, and little shared memory in containers.
-            "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1280,900"],
+            "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"],
             "prefs": { "profile.managed_default_content_settings.javascript": scripts },
         });
         let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options });

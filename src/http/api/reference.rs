@@ -250,7 +250,8 @@ fn kind(schema: &Value) -> Markup {
 }
 
 fn paragraphs(text: &str) -> Markup {
-    html! { @for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.is_empty()) { p { (prose(paragraph)) } } }
+    let paragraphs = text.split("\n\n").filter(|paragraph| !paragraph.is_empty());
+    html! { @for paragraph in paragraphs { p { (prose(paragraph)) } } }
 }
 
 /// Text in which backquotes mark code.

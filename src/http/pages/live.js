@@ -45,7 +45,8 @@
       // Whoever types or chooses something is not disturbed.
       const chosen = (list) => list === document.activeElement;
       const typed = (field) => field.value !== '' || field === document.activeElement;
-      if (!now || [...old.querySelectorAll('select')].some(chosen) || [...old.querySelectorAll('textarea')].some(typed)) continue;
+      if (!now || [...old.querySelectorAll('select')].some(chosen)) continue;
+      if ([...old.querySelectorAll('textarea')].some(typed)) continue;
       for (const list of old.querySelectorAll('select[name]')) {
         const same = now.querySelector('select[name="' + list.name + '"]');
         if (same && [...same.options].some((option) => option.value === list.value)) same.value = list.value;
@@ -54,7 +55,7 @@
         const same = now.querySelector('#' + CSS.escape(open.id));
         if (same) same.open = true;
       }
-      const focused = document.activeElement && old.contains(document.activeElement) && document.activeElement.getAttribute('href');
+      const focused = old.contains(document.activeElement) && document.activeElement.getAttribute('href');
       old.replaceWith(now);
       if (focused) now.querySelector('[href="' + CSS.escape(focused) + '"]')?.focus();
     }

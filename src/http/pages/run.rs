@@ -132,7 +132,10 @@ fn chip(step: &Step, tasks: &[(Task, Vec<Attempt>)]) -> Markup {
         @match task { Some(task) => (task_state(task.state)), None => span.state.off { "not reached" } }
         @if !js.adaptors.is_empty() { small.muted { (js.adaptors.join(", ")) } }
         @for edge in step.next.iter().filter(|edge| edge.condition != Condition::Always) {
-            small.muted { @match edge.condition { Condition::OnFailure => "if it fails", _ => "if it succeeds" } " → " (edge.to) }
+            small.muted {
+                @if edge.condition == Condition::OnFailure { "if it fails" } @else { "if it succeeds" }
+                " → " (edge.to)
+            }
         }
     };
     match task {
