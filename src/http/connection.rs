@@ -150,8 +150,16 @@ where
         () = stop.cancelled() => {}
         () = activity.idle(patience) => {}
     }
+    if activity.is_unused() {
+        return Ok(());
+    }
     connection.as_mut().graceful_shutdown();
-    connection.await
+    // The head of a further request may have begun, and need never end.
+    let linger = Patience { read: patience.read, idle: patience.read };
+    tokio::select! {
+        served = connection => served,
+        () = activity.idle(linger) => Ok(()),
+    }
 }
 
 fn builder(patience: Patience) -> auto::Builder<TokioExecutor> {
@@ -193,20 +201,22 @@ impl Activity {
         UnderWay(self.clone())
     }
 
+    /// Whether there has not been any request.
+    fn is_unused(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == 0
+    }
+
     /// Waits until nothing has happened for too long.
     async fn idle(&self, patience: Patience) {
         loop {
             let changed = self.changed.notified();
-            let first = self.begun.load(Ordering::Relaxed) == 0;
-            let is_idle = *self.open.lock() == 0;
-            match (is_idle, first) {
-                (false, _) => changed.await,
-                (true, first) => {
-                    let wait = if first { patience.read } else { patience.idle };
-                    if tokio::time::timeout(wait, changed).await.is_err() {
-                        return;
-                    }
-                }
+            if *self.open.lock() > 0 {
+                changed.await;
+                continue;
+            }
+            let wait = if self.is_unused() { patience.read } else { patience.idle };
+            if tokio::time::timeout(wait, changed).await.is_err() {
+                return;
             }
         }
     }

@@ -55,20 +55,17 @@ pub fn guarded(router: Router, app: &App) -> Router {
 }
 
 struct Guard {
-    body_limit: usize,
-    read_timeout: Duration,
-    memory: Arc<Semaphore>,
+    bodies: Arc<BodyLimits>,
     rates: Option<Rates>,
     access: Arc<Access>,
 }
 
 impl Guard {
     fn new(config: &HttpConfig, access: Arc<Access>) -> Self {
-        let body_limit = config.body_limit.bytes();
+        let size = config.body_limit.bytes();
+        let memory = Arc::new(Semaphore::new(MEMORY.max(2 * size) / BLOCK));
         Self {
-            body_limit,
-            read_timeout: config.read_timeout.0,
-            memory: Arc::new(Semaphore::new(MEMORY.max(2 * body_limit) / BLOCK)),
+            bodies: Arc::new(BodyLimits { size, patience: config.read_timeout.0, memory }),
             rates: NonZeroU32::new(config.rate_limit).map(Rates::new),
             access,
         }
@@ -86,7 +83,7 @@ impl Guard {
             return Some(Problem::bad_request("a request has one `Host`"));
         }
         let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()?;
-        (length > self.body_limit).then(|| Verdict::TooLarge.problem(self.body_limit))
+        (length > self.bodies.size).then(|| Verdict::TooLarge.problem(self.bodies.size))
     }
 
     fn too_often(&self, request: &Request) -> Option<Problem> {
@@ -102,7 +99,7 @@ impl Guard {
     }
 }
 
-async fn guard_request(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+async fn guard_request(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
@@ -111,16 +108,19 @@ async fn guard_request(State(guard): State<Arc<Guard>>, request: Request, next: 
     let span = tracing::info_span!("request", id, %method, route);
 
     let verdict = Arc::new(OnceLock::new());
+    let memory = Memory::default();
+    request.extensions_mut().insert(memory.clone());
     let mut response = match guard.refusal(&request).or_else(|| guard.too_often(&request)) {
         Some(problem) if is_webhook => webhook::failed(problem),
         Some(problem) => problem.into_response(),
         None => {
-            let request = request.map(|body| Body::new(GuardedBody::new(body, guard.clone(), verdict.clone())));
+            let request =
+                request.map(|body| Body::new(GuardedBody::new(body, guard.bodies.clone(), verdict.clone(), memory)));
             next.run(request).instrument(span.clone()).await
         }
     };
     if let Some(verdict) = verdict.get() {
-        let problem = verdict.problem(guard.body_limit);
+        let problem = verdict.problem(guard.bodies.size);
         response = if is_webhook { webhook::failed(problem) } else { problem.into_response() };
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -206,8 +206,15 @@ fn cors(origins: &[String]) -> CorsLayer {
         .expose_headers([header::LOCATION, header::RETRY_AFTER, REQUEST_ID])
 }
 
+/// How large a body may be, how long its client may pause, and the memory for all bodies.
+struct BodyLimits {
+    size: usize,
+    patience: Duration,
+    memory: Arc<Semaphore>,
+}
+
 /// What was wrong with the way in which a body came.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     TooLarge,
     TooSlow,
@@ -228,40 +235,49 @@ impl Verdict {
     }
 }
 
+/// The memory that a body takes: until the request is dropped, since its bytes outlive the body they came in.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Memory {
+    fn add(&self, permit: OwnedSemaphorePermit) {
+        match &mut *self.0.lock() {
+            Some(held) => held.merge(permit),
+            none => *none = Some(permit),
+        }
+    }
+}
+
 /// A body that ends in an error, and a verdict, when it is too much.
 struct GuardedBody {
     body: Body,
-    guard: Arc<Guard>,
+    limits: Arc<BodyLimits>,
     verdict: Arc<OnceLock<Verdict>>,
+    memory: Memory,
     received: usize,
-    memory: Vec<OwnedSemaphorePermit>,
     begun: Option<Instant>,
     /// Runs while nothing comes.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl GuardedBody {
-    fn new(body: Body, guard: Arc<Guard>, verdict: Arc<OnceLock<Verdict>>) -> Self {
-        Self { body, guard, verdict, received: 0, memory: Vec::new(), begun: None, patience: None }
+    fn new(body: Body, limits: Arc<BodyLimits>, verdict: Arc<OnceLock<Verdict>>, memory: Memory) -> Self {
+        Self { body, limits, verdict, memory, received: 0, begun: None, patience: None }
     }
 
     fn account(&mut self, length: usize) -> Result<(), Verdict> {
         let blocks = |bytes: usize| bytes.div_ceil(BLOCK);
         let more = blocks(self.received + length) - blocks(self.received);
         self.received += length;
-        if self.received > self.guard.body_limit {
+        if self.received > self.limits.size {
             return Err(Verdict::TooLarge);
         }
         if more > 0 {
-            let permit = self.guard.memory.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
-            let permit = permit.map_err(|_| Verdict::NoMemory)?;
-            match self.memory.first_mut() {
-                Some(first) => first.merge(permit),
-                None => self.memory.push(permit),
-            }
+            let permit = self.limits.memory.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
+            self.memory.add(permit.map_err(|_| Verdict::NoMemory)?);
         }
         let elapsed = self.begun.get_or_insert_with(Instant::now).elapsed();
-        let is_slow = elapsed > 2 * self.guard.read_timeout && (self.received as u64) < SLOWEST * elapsed.as_secs();
+        let is_slow = elapsed > 2 * self.limits.patience && (self.received as u64) < SLOWEST * elapsed.as_secs();
         if is_slow { Err(Verdict::TooSlow) } else { Ok(()) }
     }
 
@@ -290,7 +306,7 @@ impl HttpBody for GuardedBody {
                 Poll::Ready(polled)
             }
             Poll::Pending => {
-                let limit = this.guard.read_timeout;
+                let limit = this.limits.patience;
                 let patience = this.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
                 match patience.as_mut().poll(cx) {
                     Poll::Ready(()) => this.give_up(Verdict::TooSlow),
@@ -363,6 +379,8 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     #[test]
@@ -400,6 +418,25 @@ mod tests {
         for text in ["", "a b", "<x>", &"x".repeat(129)] {
             assert_ne!(id(text), text);
         }
+    }
+
+    #[tokio::test]
+    async fn bodies_share_the_memory_there_is_until_their_requests_are_dropped() {
+        let patience = Duration::from_secs(60);
+        let memory = Arc::new(Semaphore::new(3));
+        let limits = Arc::new(BodyLimits { size: 2 * BLOCK, patience, memory });
+        let read = async |bytes: usize, memory: Memory| {
+            let verdict = Arc::new(OnceLock::new());
+            let body = GuardedBody::new(Body::from(vec![0; bytes]), limits.clone(), verdict.clone(), memory);
+            let read = body.collect().await;
+            (read.is_ok(), verdict.get().copied())
+        };
+        let first = Memory::default();
+        assert_eq!(read(2 * BLOCK, first.clone()).await, (true, None));
+        assert_eq!(read(2 * BLOCK, Memory::default()).await, (false, Some(Verdict::NoMemory)));
+        assert_eq!(read(2 * BLOCK + 1, Memory::default()).await, (false, Some(Verdict::TooLarge)));
+        drop(first);
+        assert_eq!(read(2 * BLOCK, Memory::default()).await, (true, None));
     }
 
     #[test]

@@ -76,6 +76,8 @@ async fn receive(
     let body = body::collect(body).await?;
     let wait = |asked| wait(&app.config, asked);
     let Taken { receipt, wait } = intake::take_in(&app, &bodies, Target::Topic(topic), (&parts, body), wait).await?;
+    // Whoever waits needs nothing of the request any more.
+    drop(parts);
     let mut response = answer(&app, &receipt, wait).await?;
     let location = format!("/api/v1/messages/{}", receipt.message);
     let headers = response.headers_mut();

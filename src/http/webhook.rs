@@ -77,21 +77,23 @@ async fn answer(app: &App, bodies: &Bodies, path: &str, request: Request) -> Res
         });
     };
     let (parts, body) = request.into_parts();
-    let body = body::collect(body).await?;
-    match permitted(app, webhook, &parts.headers, &body) {
-        Permit::Granted => {}
-        Permit::NoCredentials => return Ok(refused(StatusCode::UNAUTHORIZED, "Unauthorized")),
-        Permit::WrongCredentials => return Ok(refused(StatusCode::NOT_FOUND, "Webhook not found")),
+    let refusal = |body: &[u8]| refusal(app, webhook, &parts.headers, body);
+    // Only a signature is a reason to read what somebody sends who may be nobody.
+    let is_signed = webhook.auth.iter().any(|auth| matches!(auth.scheme, AuthScheme::Signature(_)));
+    if !is_signed && let Some(refusal) = refusal(&[]) {
+        return Ok(refusal);
     }
-    if !webhook.enabled {
-        let error = json!({ "error": "trigger_disabled", "message": "This webhook is switched off." });
-        return Ok((StatusCode::FORBIDDEN, Json(error)).into_response());
+    let body = body::collect(body).await?;
+    if is_signed && let Some(refusal) = refusal(&body) {
+        return Ok(refusal);
     }
     let wait = match webhook.reply {
         Reply::BeforeStart => None,
         Reply::AfterCompletion { .. } => Some(app.config.wait_limit.0),
     };
     let taken = intake::take_in(app, bodies, Target::Webhook(entrances), (&parts, body), |_| wait).await?;
+    // Whoever waits needs nothing of the request any more.
+    drop(parts);
     let mut response = match (webhook.reply, taken.wait) {
         (Reply::AfterCompletion { success_code, error_code }, Some(wait)) => {
             completed(app, &taken, wait, (success_code, error_code)).await?
@@ -141,6 +143,19 @@ enum Permit {
     NoCredentials,
     WrongCredentials,
     Granted,
+}
+
+/// The answer to who may not start the workflow.
+fn refusal(app: &App, webhook: &Webhook, headers: &HeaderMap, body: &[u8]) -> Option<Response> {
+    match permitted(app, webhook, headers, body) {
+        Permit::NoCredentials => Some(refused(StatusCode::UNAUTHORIZED, "Unauthorized")),
+        Permit::WrongCredentials => Some(refused(StatusCode::NOT_FOUND, "Webhook not found")),
+        Permit::Granted if !webhook.enabled => {
+            let error = json!({ "error": "trigger_disabled", "message": "This webhook is switched off." });
+            Some((StatusCode::FORBIDDEN, Json(error)).into_response())
+        }
+        Permit::Granted => None,
+    }
 }
 
 fn permitted(app: &App, webhook: &Webhook, headers: &HeaderMap, body: &[u8]) -> Permit {

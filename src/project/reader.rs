@@ -52,7 +52,9 @@ impl Reader<'_> {
     }
 
     pub fn warning(&mut self, span: &Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
-        self.problems.warning(self.source.problem(span, message).hint(hint));
+        if !self.problems.warnings_are_many() {
+            self.problems.warning(self.source.problem(span, message).hint(hint));
+        }
     }
 
     /// A name that leads nowhere: the hint is the known name that is meant, or else `otherwise`.

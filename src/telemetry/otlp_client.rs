@@ -36,10 +36,12 @@ pub enum ClientError {
     Tls(#[from] rustls::Error),
 }
 
+type HyperClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 /// See the module.
 #[derive(Clone)]
 pub struct OtlpClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HyperClient,
     runtime: Handle,
     timeout: Duration,
 }
@@ -88,12 +90,15 @@ fn tls(certificates: Option<PathBuf>) -> Result<rustls::ClientConfig, ClientErro
 #[async_trait]
 impl HttpClient for OtlpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let answer = self.client.request(request.map(Full::new));
-        let read = async move {
-            let (head, body) = answer.await?.into_parts();
-            let body = Limited::new(body, LARGEST_ANSWER).collect().await?.to_bytes();
-            Ok::<_, HttpError>(Response::from_parts(head, body))
-        };
-        self.runtime.spawn(tokio::time::timeout(self.timeout, read)).await??
+        let (client, timeout) = (self.client.clone(), self.timeout);
+        // Timers and sockets belong to the runtime that they are made in.
+        let exchange = async move { tokio::time::timeout(timeout, exchange(&client, request)).await? };
+        self.runtime.spawn(exchange).await?
     }
+}
+
+async fn exchange(client: &HyperClient, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    let (head, body) = client.request(request.map(Full::new)).await?.into_parts();
+    let body = Limited::new(body, LARGEST_ANSWER).collect().await?.to_bytes();
+    Ok(Response::from_parts(head, body))
 }

@@ -188,17 +188,14 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     assert_eq!(count(&database, tasks), 0, "a task that did not succeed once, or was repeated without being cut");
     assert_eq!(count(&database, "SELECT count(*) FROM tasks"), 2 * messages);
 
-    let mut attempts = BTreeMap::new();
     let mut statement = database
         .prepare(
-            "SELECT m.dedupe_key, count(*) FROM messages m JOIN runs r ON r.message = m.id
+            "SELECT json_extract(m.data, '$.number'), count(*) FROM messages m JOIN runs r ON r.message = m.id
              JOIN tasks t ON t.run = r.id AND t.step = 'count' JOIN attempts a ON a.task = t.id GROUP BY m.id",
         )
         .unwrap();
-    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, usize>(1)?))).unwrap();
-    for (key, number) in rows.map(Result::unwrap) {
-        attempts.insert(key.parse::<usize>().unwrap(), number);
-    }
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let attempts: BTreeMap<usize, usize> = rows.map(Result::unwrap).collect();
     let posts = peer.posts.lock().unwrap();
     for number in &acknowledged {
         assert!(attempts.contains_key(number), "message {number} was acknowledged and is not there");

@@ -215,7 +215,7 @@ fn paths() -> Vec<Attack> {
         attacks.push(attack(path, &[404, 405], get(path)));
         attacks.push(attack(path, &[404, 405], post(path, JSON, "{}")));
     }
-    for path in ["/api/v1/tokens", "/api/v1/runs", "/api/v1/messages"] {
+    for path in ["/api/v1/tokens", "/api/v1/runs", "/api/v1/messages", "/metrics"] {
         attacks.push(attack(path, &[401], get(path)));
         for token in ["Bearer x", "Bearer fnh_", "Basic eDp4", "Basic =", "Bearer ' OR 1=1 --", "\u{1}"] {
             let request = get(path).replace("host: x", &format!("host: x\r\nauthorization: {token}"));
@@ -305,7 +305,7 @@ fn sizes() -> Vec<Attack> {
     }
     for announced in ["2000000", "1000000000000", "18446744073709551614"] {
         let head = format!("POST /inbox HTTP/1.1\r\nhost: x\r\ncontent-length: {announced}\r\n\r\n");
-        attacks.push(attack(format!("{announced} bytes announced"), &[413], head));
+        attacks.push(attack(format!("{announced} bytes announced"), &[413, 431], head));
     }
     attacks
 }

@@ -1,5 +1,6 @@
 //! A server of the real program, on a project in a directory of its own, and a client to talk to it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
@@ -36,12 +37,8 @@ pub struct Server {
     log: Arc<Mutex<String>>,
 }
 
-/// Serves a project, which is the text of a `project.yaml`.
-pub fn start(project: &str) -> Server {
-    Setup::new(project).start()
-}
-
 impl Setup {
+    /// A server of a project, which is the text of a `project.yaml`.
     pub fn new(project: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // The adaptors of all tests, so that nothing is installed.
@@ -156,6 +153,58 @@ impl Server {
         self.request("POST", path).json(body).send()
     }
 
+    /// POST of a JSON value, with the token.
+    pub fn act(&self, path: &str, body: &Value) -> Answer {
+        self.request("POST", path).authorized().json(body).send()
+    }
+
+    /// Sends a message to the inbox: the runs that it started, by workflow.
+    #[track_caller]
+    pub fn send(&self, message: &Value) -> BTreeMap<String, String> {
+        let answer = self.post("/inbox", message).expect(202).json();
+        let texts = |list: &Value| -> Vec<String> { serde_json::from_value(list.clone()).unwrap() };
+        texts(&answer["data"]).into_iter().zip(texts(&answer["meta"]["run_ids"])).collect()
+    }
+
+    /// Sends a message that is for one workflow: its run.
+    #[track_caller]
+    pub fn send_one(&self, message: &Value) -> String {
+        let runs = self.send(message);
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        runs.into_values().next().unwrap()
+    }
+
+    /// A run with its tasks, once it is in this state.
+    #[track_caller]
+    pub fn run_in(&self, id: &str, state: &str) -> Value {
+        let path = format!("/api/v1/runs/{id}");
+        self.until(state, || Some(self.read(&path).expect(200).json()).filter(|run| run["state"] == state))
+    }
+
+    /// The state that the last attempt at a step of a run left.
+    #[track_caller]
+    pub fn output(&self, run: &Value, step: &str) -> Value {
+        let attempt = last_attempt(run, step)["id"].as_str().unwrap();
+        self.read(&format!("/api/v1/attempts/{attempt}/output")).expect(200).json()
+    }
+
+    /// The items of a list of the API.
+    #[track_caller]
+    pub fn list(&self, path: &str) -> Vec<Value> {
+        self.read(path).expect(200).json()["data"].as_array().expect("a list").clone()
+    }
+
+    /// The files of the server's data in which one of these texts can be read.
+    pub fn data_files_with(&self, texts: &[&str]) -> Vec<PathBuf> {
+        let files = walkdir::WalkDir::new(self.dir().join(".fnhost")).into_iter().flatten();
+        let holds = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            texts.iter().any(|text| bytes.windows(text.len()).any(|part| part == text.as_bytes()))
+        };
+        let files = files.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path);
+        files.filter(|path| holds(path)).collect()
+    }
+
     pub fn request(&self, method: &str, path: &str) -> Request<'_> {
         Request { server: self, method: method.into(), path: path.into(), headers: Vec::new(), body: Vec::new() }
     }
@@ -220,6 +269,19 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The task of a step, as a run shows it.
+#[track_caller]
+pub fn task<'a>(run: &'a Value, step: &str) -> &'a Value {
+    let tasks = run["tasks"].as_array().unwrap();
+    tasks.iter().find(|task| task["step"] == step).unwrap_or_else(|| panic!("no step {step}: {run}"))
+}
+
+/// The last attempt at a step, as a run shows it.
+#[track_caller]
+pub fn last_attempt<'a>(run: &'a Value, step: &str) -> &'a Value {
+    task(run, step)["tries"].as_array().unwrap().last().unwrap_or_else(|| panic!("no attempt at {step}: {run}"))
 }
 
 /// A request that is about to be sent.

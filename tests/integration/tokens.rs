@@ -77,6 +77,8 @@ fn a_token_allows_what_its_scopes_say() {
     assert_eq!(reads(&server, "authorization", &metrics), 403);
     let list = |token: &str| server.request("GET", "/api/v1/tokens").header("authorization", token).send().status;
     assert_eq!(list(&reader), 403);
+    let status = |token: &str| server.request("GET", "/metrics").header("authorization", token).send().status;
+    assert_eq!((status(&metrics), status(&reader), server.get("/metrics").status), (200, 403, 401));
 }
 
 #[test]

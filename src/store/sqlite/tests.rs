@@ -367,7 +367,7 @@ async fn the_log_begins_anew_when_it_was_moved_into_the_database() {
     for _ in 0..400 {
         admit(&store, 200_000).await.unwrap();
     }
-    assert!(log() < 40 << 20, "{} bytes", log());
+    assert!(log() < 64 << 20, "{} bytes", log());
 }
 
 #[tokio::test]
