@@ -39,7 +39,7 @@ fn start() -> Server {
 /// A message with a number, and the id of its run when that has ended.
 fn run(server: &Server, n: u32) -> String {
     let answer = server.post("/inbox?wait=60s", &json!({ "form": "number", "n": n })).json();
-    answer["meta"]["run_ids"][0].as_str().unwrap_or_else(|| panic!("no run: {answer}")).to_owned()
+    answer["jobs"][0]["run_id"].as_str().unwrap_or_else(|| panic!("no run: {answer}")).to_owned()
 }
 
 fn act(server: &Server, path: &str, body: &Value) -> Answer {
