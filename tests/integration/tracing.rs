@@ -260,6 +260,21 @@ fn what_is_left_is_exported_when_the_server_stops() {
 }
 
 #[test]
+fn a_collector_behind_tls_is_trusted_if_its_authority_is_named() {
+    let (collector, authority) = http_server::Server::start_tls();
+    let setup = project("common", "fn(state => state)").file("authority.pem", &authority);
+    let file = setup.path("authority.pem");
+    let mut server = setup
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.origin())
+        .env("OTEL_EXPORTER_OTLP_CERTIFICATE", file.to_str().unwrap())
+        .start();
+    server.post("/inbox?wait=60s", &json!({})).expect(201);
+    server.signal("TERM");
+    server.wait();
+    assert!(collector.seen().iter().any(|request| request.path == "/v1/traces"), "{}", server.log());
+}
+
+#[test]
 fn a_collector_that_is_away_holds_nothing_up() {
     // Takes connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
