@@ -75,6 +75,7 @@ impl Engine {
         let slot = tokio::select! {
             slot = self.shared.runner.pool.slot() => slot?,
             () = cancel.cancelled() => return None,
+            () = self.shared.shutdown.cancelled() => return None,
         };
         let started_at = self.now();
         self.tell(
@@ -334,7 +335,7 @@ impl Engine {
             self.shared.store_trouble(&error, "a task stays taken until its lease runs out");
         }
         self.shared.let_go(claimed.task.id);
-        if !self.shared.stopping() {
+        if !self.is_stopping() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             self.shared.due.notify_one();
         }
