@@ -83,12 +83,12 @@ impl IntoResponse for Problem {
             let seconds = HeaderValue::from(wait.as_secs().max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
-        // For those who show it in another form.
-        response.extensions_mut().insert(self);
         if self.status == StatusCode::UNAUTHORIZED {
             let how = HeaderValue::from_static("Bearer realm=\"fnhost\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
         }
+        // For those who show it in another form.
+        response.extensions_mut().insert(self);
         response
     }
 }
