@@ -82,6 +82,7 @@ impl Engine {
         let slot = tokio::select! {
             slot = self.shared.runner.pool.slot() => slot?,
             () = cancel.cancelled() => return None,
+            () = self.shared.shutdown.cancelled() => return None,
         };
         let started_at = self.now();
         self.tell(
@@ -338,8 +339,13 @@ impl Engine {
         if let Err(error) = self.shared.store.release(&self.shared.owner, &[claimed.task.id]).await {
             self.shared.store_trouble(&error, "a task stays taken until its lease runs out");
         }
+<<<<<<< HEAD
+        self.shared.let_go(claimed.task.id);
+        if !self.is_stopping() {
+=======
         hold.let_go();
         if !self.shared.stopping() {
+>>>>>>> main
             tokio::time::sleep(Duration::from_millis(200)).await;
             self.shared.due.notify_one();
         }
