@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ingest::new_task;
 use super::served::Definition;
-use super::{Engine, Event, EventKind, trace};
+use super::{Engine, Event, EventKind, Hold, trace};
 use crate::isolate::{LogLine, LogSink};
 use crate::model::{
     Attempt, AttemptId, AttemptOutcome, Failure, Message, Run, RunState, Severity, Task, TaskId, TaskInput, TaskState,
@@ -29,15 +29,14 @@ const LONGEST_SETTLE_WAIT: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Runs a claimed task and settles it.
-    pub(super) async fn execute(&self, claimed: ClaimedTask) {
+    pub(super) async fn execute(&self, claimed: ClaimedTask, hold: &Hold) {
         let claimed = Arc::new(claimed);
-        let cancel = self.shared.cancellation(claimed.task.id);
-        let begun = self.begin(&claimed, &cancel).await;
+        let begun = self.begin(&claimed, &hold.cancel).await;
         let Some(begun) = begun else {
-            self.hand_back(&claimed).await;
+            self.hand_back(&claimed, hold).await;
             return;
         };
-        self.finish(&claimed, begun, &cancel).await;
+        self.finish(&claimed, begun, hold).await;
     }
 
     /// None: the attempt did not begin, as the engine stops or the store is away.
@@ -53,8 +52,17 @@ impl Engine {
                 return None;
             }
         };
-        let input = match self.input(claimed, &definition).await {
-            Ok(input) => input,
+        let unready = |definition, input, failure| {
+            let (started_at, result, log) = (self.now(), StepResult::failed(failure), Log::default());
+            Some(Begun { definition: Some(definition), started_at, input, result, log })
+        };
+        let input = match self.state_for(&claimed.task, &claimed.run, &definition.workflow).await {
+            Ok(Some(input)) => input,
+            Ok(None) => {
+                let gone = "the state that this step starts with is not kept any more";
+                let failure = Failure::new("InputError", Severity::Crash, gone);
+                return unready(definition, "{}".into(), failure);
+            }
             Err(error) => {
                 self.shared.store_trouble(&error, "cannot read the state of a task");
                 return None;
@@ -62,19 +70,19 @@ impl Engine {
         };
         let prepared = match definition.step(&claimed.task.step) {
             Some(Ok(prepared)) => prepared,
-            unready => {
-                let reason = match unready {
+            other => {
+                let reason = match other {
                     Some(Err(error)) => error.to_string(),
                     _ => format!("the workflow has no step `{}`", claimed.task.step),
                 };
-                let result = StepResult::failed(Failure::new("PrepareError", Severity::Exception, reason));
-                let log = Log::default();
-                return Some(Begun { definition: Some(definition), started_at: self.now(), input, result, log });
+                let failure = Failure::new("PrepareError", Severity::Exception, reason);
+                return unready(definition.clone(), input, failure);
             }
         };
         let slot = tokio::select! {
             slot = self.shared.runner.pool.slot() => slot?,
             () = cancel.cancelled() => return None,
+            () = self.shared.shutdown.cancelled() => return None,
         };
         let started_at = self.now();
         self.tell(
@@ -92,21 +100,17 @@ impl Engine {
         Some(Begun { definition: Some(definition.clone()), started_at, input, result, log })
     }
 
-    /// The state that the step starts with: JSON text, an object.
-    async fn input(&self, claimed: &ClaimedTask, definition: &Definition) -> Result<String, StoreError> {
-        self.state_for(&claimed.task, &claimed.run, &definition.workflow).await
-    }
-
     /// The state that a task starts with, or started with; None: there is no such task.
     pub async fn task_input(&self, id: TaskId) -> Result<Option<String>, StoreError> {
         let store = &self.shared.store;
         let Some(task) = store.task(id).await? else { return Ok(None) };
         let Some(run) = store.run(task.run).await?.map(|detail| detail.run) else { return Ok(None) };
         let Some(workflow) = store.workflow(run.version).await? else { return Ok(None) };
-        self.state_for(&task, &run, &workflow).await.map(Some)
+        self.state_for(&task, &run, &workflow).await
     }
 
-    async fn state_for(&self, task: &Task, run: &Run, workflow: &Workflow) -> Result<String, StoreError> {
+    /// JSON text, an object; None: it is not kept any more.
+    async fn state_for(&self, task: &Task, run: &Run, workflow: &Workflow) -> Result<Option<String>, StoreError> {
         let store = &self.shared.store;
         let text = match &task.input {
             TaskInput::Message => match run.message {
@@ -116,17 +120,17 @@ impl Engine {
             TaskInput::Output(attempt) => store.output(*attempt).await?,
             TaskInput::Cursor => match store.cursor(&run.workflow, &task.step).await? {
                 Some(state) => Some(state),
-                None => workflow.initial_state.clone(),
+                None => Some(workflow.initial_state.clone().unwrap_or_else(|| r#"{"data":{}}"#.to_owned())),
             },
             TaskInput::State(state) => Some(state.clone()),
         };
-        Ok(text.map_or_else(|| r#"{"data":{}}"#.to_owned(), object))
+        Ok(text.map(object))
     }
 
-    async fn finish(&self, claimed: &ClaimedTask, begun: Begun, cancel: &CancellationToken) {
+    async fn finish(&self, claimed: &ClaimedTask, begun: Begun, hold: &Hold) {
         let now = self.now();
         let Begun { definition, started_at, input, mut result, log } = begun;
-        let cut = cancel.is_cancelled() && result.failure.is_some();
+        let cut = hold.cancel.is_cancelled() && result.failure.is_some();
         let outcome = match (&result.failure, cut) {
             (None, _) => AttemptOutcome::Success,
             (Some(_), true) if self.shared.stopping() => AttemptOutcome::Lost,
@@ -158,7 +162,7 @@ impl Engine {
             outcome == AttemptOutcome::Success && definition.as_deref().is_some_and(Definition::keeps_cursor);
         let settlement =
             Settlement { owner: self.shared.owner.clone(), attempt, output, log: log.take(), keep_cursor, then };
-        let settled = self.settle(claimed, &settlement).await;
+        let settled = self.settle(claimed, &settlement, hold).await;
         let final_state_path = definition.as_ref().and_then(|found| found.workflow.final_state_path.as_deref());
         if let (Settled::Finished(RunState::Completed), Some(path)) = (settled, final_state_path) {
             self.write_final_state(path, settlement.output.unwrap_or_default()).await;
@@ -219,7 +223,7 @@ impl Engine {
     }
 
     /// Settles an attempt whose process is gone.
-    pub(super) async fn settle_lost(&self, claimed: Arc<ClaimedTask>) {
+    pub(super) async fn settle_lost(&self, claimed: Arc<ClaimedTask>, hold: &Hold) {
         let definition = match self.definition(claimed.run.version).await {
             Ok(definition) => definition,
             // The lease is ours now, and runs out again.
@@ -245,11 +249,11 @@ impl Engine {
             keep_cursor: false,
             then,
         };
-        self.settle(&claimed, &settlement).await;
+        self.settle(&claimed, &settlement, hold).await;
     }
 
     /// Writes a result, however long the store is away: an attempt that was made must not be made again for that.
-    async fn settle(&self, claimed: &ClaimedTask, settlement: &Settlement) -> Settled {
+    async fn settle(&self, claimed: &ClaimedTask, settlement: &Settlement, hold: &Hold) -> Settled {
         let mut wait = Duration::from_millis(50);
         let settled = loop {
             match self.shared.store.settle(settlement.clone()).await {
@@ -265,7 +269,7 @@ impl Engine {
                 }
             }
         };
-        self.shared.let_go(claimed.task.id);
+        hold.let_go();
         self.told(claimed, settlement, settled);
         settled
     }
@@ -284,15 +288,13 @@ impl Engine {
         self.attempt_ended(claimed, &settlement.attempt, state);
         let (task, step, attempt) = (claimed.task.id, claimed.task.step.clone(), settlement.attempt.id);
         self.tell(claimed, EventKind::TaskEnded { task, step, attempt, state });
-        match settled {
-            Settled::Finished(state) => {
-                self.run_ended(&claimed.run, state);
-                self.tell(claimed, EventKind::RunEnded { state });
-                self.shared.timers.notify_one();
-            }
-            // What follows, or the next attempt, may be due at once.
-            _ => self.shared.due.notify_one(),
+        if let Settled::Finished(state) = settled {
+            self.run_ended(&claimed.run, state);
+            self.tell(claimed, EventKind::RunEnded { state });
+            self.shared.timers.notify_one();
         }
+        // What follows, the next attempt, or another run of a workflow at its limit may be due at once.
+        self.shared.due.notify_one();
     }
 
     fn tell(&self, claimed: &ClaimedTask, kind: EventKind) {
@@ -304,6 +306,10 @@ impl Engine {
     fn sink(&self, log: &Log, claimed: &Arc<ClaimedTask>, prepared: Prepared) -> LogSink {
         let (engine, log, claimed) = (self.clone(), log.clone(), claimed.clone());
         Box::new(move |line: LogLine| {
+            // Where each operation begins and ends is for those who debug a job by hand.
+            if line.source == "R/T" && line.level == "debug" {
+                return;
+            }
             let line = json!({
                 "time": Timestamp::from(line.time),
                 "source": line.source,
@@ -329,12 +335,17 @@ impl Engine {
     }
 
     /// Gives back a task that was claimed and not begun.
-    async fn hand_back(&self, claimed: &ClaimedTask) {
+    async fn hand_back(&self, claimed: &ClaimedTask, hold: &Hold) {
         if let Err(error) = self.shared.store.release(&self.shared.owner, &[claimed.task.id]).await {
             self.shared.store_trouble(&error, "a task stays taken until its lease runs out");
         }
+<<<<<<< HEAD
         self.shared.let_go(claimed.task.id);
+        if !self.is_stopping() {
+=======
+        hold.let_go();
         if !self.shared.stopping() {
+>>>>>>> main
             tokio::time::sleep(Duration::from_millis(200)).await;
             self.shared.due.notify_one();
         }

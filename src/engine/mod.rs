@@ -91,7 +91,7 @@ struct Shared {
     earlier: Mutex<HashMap<i64, Arc<Definition>>>,
     /// Who holds the leases: this engine, since it was started.
     owner: String,
-    in_flight: Mutex<HashMap<TaskId, InFlight>>,
+    in_flight: Mutex<HashMap<Flight, InFlight>>,
     /// How many tasks may be claimed at once.
     room: Arc<Semaphore>,
     /// Something may be due.
@@ -104,8 +104,16 @@ struct Shared {
     cut: CancellationToken,
     /// All is settled.
     stopped: CancellationToken,
+    /// What begins attempts and runs; ends with the shutdown.
+    loops: TaskTracker,
+    /// Attempts.
     tasks: TaskTracker,
+    /// One project at a time is got ready.
+    serving: tokio::sync::Mutex<()>,
 }
+
+/// A task and the number of its attempt: the next attempt can begin before all of this one is put away.
+type Flight = (TaskId, u32);
 
 /// A task that is being worked on.
 struct InFlight {
@@ -114,25 +122,42 @@ struct InFlight {
     cancel: CancellationToken,
 }
 
-impl Shared {
-    fn hold(&self, task: &ClaimedTask) {
-        let flight =
-            InFlight { run: task.run.id, workflow: task.task.workflow.clone(), cancel: self.cut.child_token() };
-        self.in_flight.lock().insert(task.task.id, flight);
-    }
+/// An attempt that is under way: its lease is prolonged. Dropped, whatever became of the work, it is not any more: a
+/// lease that is prolonged for ever leaves its task stuck.
+struct Hold {
+    shared: Arc<Shared>,
+    flight: Flight,
+    /// Stops the attempt.
+    cancel: CancellationToken,
+}
 
-    fn cancellation(&self, task: TaskId) -> CancellationToken {
-        self.in_flight.lock().get(&task).map_or_else(|| self.cut.child_token(), |flight| flight.cancel.clone())
+impl Hold {
+    /// Counts the attempt as ended.
+    fn let_go(&self) {
+        self.shared.in_flight.lock().remove(&self.flight);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl Shared {
+    /// Counts an attempt as under way until it is let go of, or what is given back is dropped.
+    fn hold(self: &Arc<Self>, task: &ClaimedTask) -> Hold {
+        let flight = (task.task.id, task.task.attempts);
+        let cancel = self.cut.child_token();
+        let (run, workflow) = (task.run.id, task.task.workflow.clone());
+        self.in_flight.lock().insert(flight, InFlight { run, workflow, cancel: cancel.clone() });
+        Hold { shared: self.clone(), flight, cancel }
     }
 
     /// Tells the attempts at a run's tasks to stop.
     fn stop_attempts(&self, run: RunId) {
         let in_flight = self.in_flight.lock();
         in_flight.values().filter(|flight| flight.run == run).for_each(|flight| flight.cancel.cancel());
-    }
-
-    fn let_go(&self, task: TaskId) {
-        self.in_flight.lock().remove(&task);
     }
 
     /// Whether attempts are being cut.
@@ -181,25 +206,43 @@ impl Engine {
             shutdown: CancellationToken::new(),
             cut: CancellationToken::new(),
             stopped: CancellationToken::new(),
+            loops: TaskTracker::new(),
             tasks: TaskTracker::new(),
+            serving: tokio::sync::Mutex::default(),
         };
         let engine = Self { shared: Arc::new(shared) };
         tokio::spawn(engine.clone().keep_leases());
-        tokio::spawn(engine.clone().run_tasks());
-        tokio::spawn(engine.clone().keep_time());
-        tokio::spawn(engine.clone().keep_house());
+        engine.shared.loops.spawn(engine.clone().run_tasks());
+        engine.shared.loops.spawn(engine.clone().keep_time());
+        engine.shared.loops.spawn(engine.clone().keep_house());
         Ok(engine)
     }
 
     /// Serves a project from now on. Runs that began with what was served before go on with that.
     pub async fn serve(&self, project: Project) -> Result<Vec<Unready>, StoreError> {
+        let _one_at_a_time = self.shared.serving.lock().await;
         *self.shared.project.lock() = Some(project.clone());
         let now = self.now();
-        let mut project = project;
-        project.credentials.extend(self.stored_credentials(&project.lacking).await?);
         let versions = self.shared.store.publish(&project.workflows, now).await?;
-        let runner = self.shared.runner.clone();
-        let before = self.served();
+        let served = self.prepare(project, versions).await?;
+        let unready = served.unready().collect();
+        // A credential may have changed although no workflow did.
+        self.shared.earlier.lock().clear();
+        *self.shared.served.write() = Arc::new(served);
+        self.shared.timers.notify_one();
+        self.shared.due.notify_one();
+        Ok(unready)
+    }
+
+    /// What would keep steps of a project from running, if it were served.
+    pub async fn try_out(&self, project: Project) -> Result<Vec<Unready>, StoreError> {
+        Ok(self.prepare(project, HashMap::new()).await?.unready().collect())
+    }
+
+    /// Gets a project ready to run.
+    async fn prepare(&self, mut project: Project, versions: HashMap<String, i64>) -> Result<Served, StoreError> {
+        project.credentials.extend(self.stored_credentials(&project.lacking).await?);
+        let (runner, before, now) = (self.shared.runner.clone(), self.served(), self.now());
         // Loading adaptors takes time that the runtime's threads need for requests.
         let prepared = tokio::task::spawn_blocking(move || {
             let Project { dir, workflows, credentials, .. } = project;
@@ -210,17 +253,10 @@ impl Engine {
             });
             Served::new(dir, definitions.collect(), credentials)
         });
-        let served = match prepared.await {
-            Ok(served) => served,
+        match prepared.await {
+            Ok(served) => Ok(served),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        let unready = served.workflows.values().flat_map(|definition| definition.unready()).collect();
-        // A credential may have changed although no workflow did.
-        self.shared.earlier.lock().clear();
-        *self.shared.served.write() = Arc::new(served);
-        self.shared.timers.notify_one();
-        self.shared.due.notify_one();
-        Ok(unready)
+        }
     }
 
     /// Serves what is served anew, as a credential in the store has changed.
@@ -278,12 +314,17 @@ impl Engine {
         }
         let Some(workflow) = self.shared.store.workflow(version).await? else { return Ok(None) };
         let (runner, now) = (self.shared.runner.clone(), self.now());
-        let prepare = move || Arc::new(Definition::prepare(&runner, workflow, version, now, &served.credentials));
+        let credentials = served.clone();
+        let prepare = move || Arc::new(Definition::prepare(&runner, workflow, version, now, &credentials.credentials));
         let definition = match tokio::task::spawn_blocking(prepare).await {
             Ok(definition) => definition,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
-        self.shared.earlier.lock().insert(version, definition.clone());
+        // One with the credentials of a project that is not served any more is not to be found later.
+        let mut earlier = self.shared.earlier.lock();
+        if Arc::ptr_eq(&served, &self.served()) {
+            earlier.insert(version, definition.clone());
+        }
         Ok(Some(definition))
     }
 
@@ -298,14 +339,15 @@ impl Engine {
         Ok(tokio::time::timeout(within, end.wait()).await.ok().flatten())
     }
 
-    /// Begins nothing new, and takes in nothing.
-    pub fn begin_shutdown(&self) {
-        self.shared.shutdown.cancel();
-    }
-
-    /// Waits for what is under way, at most so long; what is left is cut, and goes again at the next start.
+    /// Begins nothing new and takes in nothing from now on. Waits for what is under way, at most so long; what is left is cut, and goes again at the next start.
     pub async fn drain(&self, within: Duration) {
+<<<<<<< HEAD
+        self.shared.shutdown.cancel();
+=======
         self.begin_shutdown();
+        self.shared.loops.close();
+        self.shared.loops.wait().await;
+>>>>>>> main
         self.shared.tasks.close();
         if tokio::time::timeout(within, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.shared.tasks.len(), "attempts still under way are cut and will run again");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Engine;
+use super::{Engine, Flight};
 use crate::model::{TaskId, Timestamp};
 use crate::store::{Claim, Claimed, ClaimedTask, StoreError};
 
@@ -85,8 +85,8 @@ impl Engine {
             let hold = self.shared.hold(&task);
             let engine = self.clone();
             self.shared.tasks.spawn(async move {
-                engine.execute(task).await;
-                drop((hold, permit));
+                engine.execute(task, &hold).await;
+                drop(permit);
             });
         }
         let until_due = |due: Timestamp| due.since(self.now()).max(Duration::from_millis(1));
@@ -111,16 +111,17 @@ impl Engine {
     }
 
     async fn renew_leases(&self) -> Result<(), StoreError> {
-        let held: Vec<TaskId> = self.shared.in_flight.lock().keys().copied().collect();
+        let held: Vec<Flight> = self.shared.in_flight.lock().keys().copied().collect();
         if held.is_empty() {
             return Ok(());
         }
         let until = self.now().saturating_add(self.shared.options.lease);
-        let kept = self.shared.store.renew(&self.shared.owner, &held, until).await?;
+        let tasks: Vec<TaskId> = held.iter().map(|(task, _)| *task).collect();
+        let kept = self.shared.store.renew(&self.shared.owner, &tasks, until).await?;
         let in_flight = self.shared.in_flight.lock();
-        for task in held.iter().filter(|task| !kept.contains(task)) {
+        for flight in held.iter().filter(|(task, _)| !kept.contains(task)) {
             // Settled in the meantime, cancelled, or taken over: in no case is there a reason to go on.
-            if let Some(flight) = in_flight.get(task) {
+            if let Some(flight) = in_flight.get(flight) {
                 flight.cancel.cancel();
             }
         }
@@ -136,7 +137,9 @@ impl Engine {
             let lost: Vec<ClaimedTask> = self.shared.store.claim_lost(&self.shared.owner, now, until, BATCH).await?;
             let last = lost.len() < BATCH;
             for task in lost {
-                self.settle_lost(Arc::new(task)).await;
+                let (engine, hold) = (self.clone(), self.shared.hold(&task));
+                // Not here: leases are prolonged however long it takes.
+                self.shared.tasks.spawn(async move { engine.settle_lost(Arc::new(task), &hold).await });
             }
             if last {
                 return Ok(());

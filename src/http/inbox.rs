@@ -28,7 +28,7 @@ use super::intake::{self, Taken};
 use super::{App, Problem};
 use crate::config::{EndpointStyle, HttpConfig};
 use crate::engine::{Receipt, Target};
-use crate::model::{Run, RunState};
+use crate::model::{RunState, TaskState};
 use crate::store::{RunDetail, StoreError};
 
 /// The topic of messages that name none.
@@ -119,15 +119,17 @@ fn accepted(receipt: &Receipt) -> Response {
 /// All runs have ended.
 async fn ended(app: &App, receipt: &Receipt, runs: &[RunDetail]) -> Result<Response, StoreError> {
     let mut jobs = Vec::with_capacity(runs.len());
+    let mut success = true;
     for detail in runs {
+        let exit_code = exit_code(detail);
+        success &= exit_code == 0 && detail.run.state == RunState::Completed;
         jobs.push(json!({
             "log": log(app, detail).await?,
-            "exit_code": exit_code(&detail.run),
+            "exit_code": exit_code,
             "workflow": detail.run.workflow,
             "run_id": detail.run.id,
         }));
     }
-    let success = runs.iter().all(|detail| detail.run.state == RunState::Completed);
     let status = match (runs.is_empty(), success) {
         (true, _) => StatusCode::OK,
         (false, true) => StatusCode::CREATED,
@@ -138,11 +140,14 @@ async fn ended(app: &App, receipt: &Receipt, runs: &[RunDetail]) -> Result<Respo
     Ok((status, Json(body)).into_response())
 }
 
-/// As `core`, which the microservice ran jobs with, would have ended: 10 if the job could not be started.
-fn exit_code(run: &Run) -> u8 {
-    match (&run.failure, run.state) {
-        (_, RunState::Completed) => 0,
-        (Some(failure), _) if failure.class == "PrepareError" => 10,
+/// How the job that the message was for ended, whatever followed it: as `core`, which the microservice ran jobs with, would
+/// have. 10 if it could not be started.
+fn exit_code(detail: &RunDetail) -> u8 {
+    let Some((task, attempts)) = detail.tasks.first() else { return 1 };
+    let failure = attempts.last().and_then(|attempt| attempt.failure.as_ref());
+    match (task.state, failure) {
+        (TaskState::Completed, _) => 0,
+        (_, Some(failure)) if failure.class == "PrepareError" => 10,
         _ => 1,
     }
 }
