@@ -75,7 +75,7 @@ impl Engine {
                     Some(Err(error)) => error.to_string(),
                     _ => format!("the workflow has no step `{}`", claimed.task.step),
                 };
-                let failure = Failure::new("PrepareError", Severity::Exception, reason);
+                let failure = Failure::new("PrepareError", Severity::Crash, reason);
                 return unready(definition.clone(), input, failure);
             }
         };
@@ -339,13 +339,8 @@ impl Engine {
         if let Err(error) = self.shared.store.release(&self.shared.owner, &[claimed.task.id]).await {
             self.shared.store_trouble(&error, "a task stays taken until its lease runs out");
         }
-<<<<<<< HEAD
-        self.shared.let_go(claimed.task.id);
-        if !self.is_stopping() {
-=======
         hold.let_go();
-        if !self.shared.stopping() {
->>>>>>> main
+        if !self.is_stopping() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             self.shared.due.notify_one();
         }
