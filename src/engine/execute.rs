@@ -339,13 +339,8 @@ impl Engine {
         if let Err(error) = self.shared.store.release(&self.shared.owner, &[claimed.task.id]).await {
             self.shared.store_trouble(&error, "a task stays taken until its lease runs out");
         }
-<<<<<<< HEAD
-        self.shared.let_go(claimed.task.id);
-        if !self.is_stopping() {
-=======
         hold.let_go();
-        if !self.shared.stopping() {
->>>>>>> main
+        if !self.is_stopping() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             self.shared.due.notify_one();
         }

@@ -339,15 +339,12 @@ impl Engine {
         Ok(tokio::time::timeout(within, end.wait()).await.ok().flatten())
     }
 
-    /// Begins nothing new and takes in nothing from now on. Waits for what is under way, at most so long; what is left is cut, and goes again at the next start.
+    /// Begins nothing new and takes in nothing from now on. Waits for what is under way, at most so long; what is left
+    /// is cut, and goes again at the next start.
     pub async fn drain(&self, within: Duration) {
-<<<<<<< HEAD
         self.shared.shutdown.cancel();
-=======
-        self.begin_shutdown();
         self.shared.loops.close();
         self.shared.loops.wait().await;
->>>>>>> main
         self.shared.tasks.close();
         if tokio::time::timeout(within, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.shared.tasks.len(), "attempts still under way are cut and will run again");
