@@ -118,14 +118,14 @@ fn only_failures_of_the_severities_named_are_tried_again() {
     let server = server::start(
         "
 jobs:
-  by-default: { adaptor: common, trigger: any, expression: fn(() => { throw new Error('no') }) }
+  by-default: { adaptor: common, trigger: any, expression: 'fn(() => { throw new Error(\"no\") })' }
   kill-by-default: { adaptor: common, trigger: any, timeout: 300ms, expression: 'fn(() => { while (true) {} })' }
-  fail-on-fail: { adaptor: common, trigger: any, retry: &on-fail { attempts: 2, delay: 10ms, on: fail }, expression: fn(() => { throw new Error('no') }) }
+  fail-on-fail: { adaptor: common, trigger: any, retry: &on-fail { attempts: 2, delay: 10ms, on: fail }, expression: 'fn(() => { throw new Error(\"no\") })' }
   kill-on-fail: { adaptor: common, trigger: any, retry: *on-fail, timeout: 300ms, expression: 'fn(() => { while (true) {} })' }
   kill-on-kill: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms, on: [kill] }, timeout: 300ms, expression: 'fn(() => { while (true) {} })' }
-  crash-on-all-others: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms }, expression: fn(state => state.nothing.at.all) }
-  crash-on-crash: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms, on: crash }, expression: fn(state => state.nothing.at.all) }
-  never: { adaptor: common, trigger: any, retry: false, expression: fn(() => { throw new Error('no') }) }
+  crash-on-all-others: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms }, expression: 'fn(state => state.nothing.at.all)' }
+  crash-on-crash: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms, on: crash }, expression: 'fn(state => state.nothing.at.all)' }
+  never: { adaptor: common, trigger: any, retry: false, expression: 'fn(() => { throw new Error(\"no\") })' }
 triggers:
   any: { criteria: {} }
 ",

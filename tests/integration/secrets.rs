@@ -50,7 +50,8 @@ jobs:
     adaptor: common
     trigger: thrown
     credential: in-the-store
-    expression: fn(state => {{ throw new Error('no ' + state.configuration.token) }})
+    expression: |
+      fn(state => {{ throw new Error('no ' + state.configuration.token) }})
   hook: {{ adaptor: common, trigger: hook, expression: fn(state => state) }}
 triggers:
   any: {{ criteria: {{}} }}
@@ -91,7 +92,7 @@ fn careless(server: &Server) {
 /// Everything that the server shows, page by page.
 fn shown(server: &Server) -> Vec<(String, String)> {
     let mut paths: Vec<String> = [
-        "/", "/runs", "/messages", "/workflows", "/queue", "/metrics", "/readyz", "/api/v1/runs", "/api/v1/messages",
+        "/runs", "/messages", "/workflows", "/queue", "/metrics", "/readyz", "/api/v1/runs", "/api/v1/messages",
         "/api/v1/tasks", "/api/v1/workflows", "/api/v1/workflows/talk", "/api/v1/workflows/hook", "/api/v1/queue",
         "/api/v1/project", "/api/v1/credentials", "/api/v1/tokens",
     ]
