@@ -6,8 +6,8 @@
 # shellcheck disable=SC2034 # used by scripts/setup
 build_packages=(ca-certificates g++ gcc libc6-dev libclang-dev make pkg-config)
 
-# Servers that tests talk to, and a browser that looks at the pages. The tests start them on free loopback ports, with data
-# in temporary directories.
+# Servers that tests talk to, and a browser that looks at the pages. The tests start them on free loopback ports, with
+# data in temporary directories.
 # The -core packages of MariaDB are the programs without the system service.
 service_packages=(chromium chromium-driver mariadb-client-core mariadb-server-core openssh-server postgresql redis-server)
 
