@@ -333,7 +333,9 @@ async fn reload(engine: &Engine, args: &Args) -> Snapshot {
         Ok(Ok(loaded)) => {
             match serve_instead(engine, args, loaded.project).await {
                 Ok(()) => tracing::info!("the project was read again"),
-                Err(failure) => tracing::error!("the project has changed and cannot be served; the one before is served still\n{failure}"),
+                Err(failure) => tracing::error!(
+                    "the project has changed and cannot be served; the one before is served still\n{failure}"
+                ),
             }
             loaded.files
         }

@@ -121,7 +121,9 @@ fn variables_make_a_repeater_that_goes_on_from_its_final_state() {
     let job = "fn(state => ({ ...state, data: { count: state.data.count + 1, secret: state.configuration.password.length } }))";
     let server = single(job).env("FREQUENCY", "150").start();
     let reached = |server: &Server, count: u64| {
-        server.until("the final state", || final_state(server).filter(|state| state["data"]["count"].as_u64() >= Some(count)))
+        server.until("the final state", || {
+            final_state(server).filter(|state| state["data"]["count"].as_u64() >= Some(count))
+        })
     };
     let state = reached(&server, 13);
     assert_eq!(state["data"]["secret"], 14);

@@ -292,7 +292,7 @@ jobs:
     adaptor: http
     trigger: prepared
     expression: |
-      post('{}/send', {{ body: state => state.data }})
+      post('{}/send', state => state.data)
   note: {{ adaptor: common, trigger: sent, expression: fn(state => state) }}
 triggers:
   any: {{ criteria: {{}} }}

@@ -60,7 +60,8 @@ fn a_job_that_succeeds_at_the_third_attempt_has_succeeded() {
     let server = server::start(&project(&remote, "{ attempts: 5, backoff: fixed, delay: 300ms }"));
     let run = server.run_in(&server.send_one(&json!({})), "completed");
     let attempts = task(&run, "send")["tries"].as_array().unwrap().clone();
-    let ends: Vec<(&Value, &Value)> = attempts.iter().map(|attempt| (&attempt["number"], &attempt["outcome"])).collect();
+    let ends: Vec<(&Value, &Value)> =
+        attempts.iter().map(|attempt| (&attempt["number"], &attempt["outcome"])).collect();
     assert_eq!(json!(ends), json!([[1, "failure"], [2, "failure"], [3, "success"]]));
     assert_eq!((&run["failure"], remote.seen().len()), (&Value::Null, 3));
     assert_eq!(server.output(&run, "send")["data"]["taken"], true);
@@ -98,7 +99,8 @@ fn a_task_is_dead_after_its_last_attempt_and_says_why() {
 #[test]
 fn the_failure_flow_begins_after_the_last_attempt() {
     let remote = remote(usize::MAX, refusal());
-    let flow = "  ko: { failure: send }\njobs:\n  tell: { adaptor: common, trigger: ko, expression: fn(state => state) }\n";
+    let flow =
+        "  ko: { failure: send }\njobs:\n  tell: { adaptor: common, trigger: ko, expression: fn(state => state) }\n";
     let project = project(&remote, "{ attempts: 3, backoff: fixed, delay: 20ms }");
     let (jobs, triggers) = project.split_once("triggers:").unwrap();
     let (flow, job) = flow.split_once("jobs:\n").unwrap();
@@ -123,8 +125,8 @@ jobs:
   fail-on-fail: { adaptor: common, trigger: any, retry: &on-fail { attempts: 2, delay: 10ms, on: fail }, expression: 'fn(() => { throw new Error(\"no\") })' }
   kill-on-fail: { adaptor: common, trigger: any, retry: *on-fail, timeout: 300ms, expression: 'fn(() => { while (true) {} })' }
   kill-on-kill: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms, on: [kill] }, timeout: 300ms, expression: 'fn(() => { while (true) {} })' }
-  crash-on-all-others: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms }, expression: 'fn(state => state.nothing.at.all)' }
-  crash-on-crash: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms, on: crash }, expression: 'fn(state => state.nothing.at.all)' }
+  crash-on-all-others: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms }, expression: fn(() => process.exit(3)) }
+  crash-on-crash: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms, on: crash }, expression: fn(() => process.exit(3)) }
   never: { adaptor: common, trigger: any, retry: false, expression: 'fn(() => { throw new Error(\"no\") })' }
 triggers:
   any: { criteria: {} }

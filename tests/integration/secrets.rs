@@ -81,7 +81,10 @@ fn careless(server: &Server) {
                 .header("authorization", &format!("Bearer {PLANTED}-bearer"))
                 .header("x-api-key", &format!("{PLANTED}-api-key"))
                 .header("cookie", &format!("session={PLANTED}-cookie; other={PLANTED}-other"))
-                .header("referer", &format!("https://jo:{PLANTED}-in-referer@example.org/?token={PLANTED}-referer-query"))
+                .header(
+                    "referer",
+                    &format!("https://jo:{PLANTED}-in-referer@example.org/?token={PLANTED}-referer-query"),
+                )
                 .header("x-said-again", &format!("{PLANTED}-bearer"));
             let answer = request.body("application/json", body).send();
             assert!(!answer.text().contains(PLANTED), "{path}: {}", answer.text());
@@ -92,9 +95,22 @@ fn careless(server: &Server) {
 /// Everything that the server shows, page by page.
 fn shown(server: &Server) -> Vec<(String, String)> {
     let mut paths: Vec<String> = [
-        "/runs", "/messages", "/workflows", "/queue", "/metrics", "/readyz", "/api/v1/runs", "/api/v1/messages",
-        "/api/v1/tasks", "/api/v1/workflows", "/api/v1/workflows/talk", "/api/v1/workflows/hook", "/api/v1/queue",
-        "/api/v1/project", "/api/v1/credentials", "/api/v1/tokens",
+        "/runs",
+        "/messages",
+        "/workflows",
+        "/queue",
+        "/metrics",
+        "/readyz",
+        "/api/v1/runs",
+        "/api/v1/messages",
+        "/api/v1/tasks",
+        "/api/v1/workflows",
+        "/api/v1/workflows/talk",
+        "/api/v1/workflows/hook",
+        "/api/v1/queue",
+        "/api/v1/project",
+        "/api/v1/credentials",
+        "/api/v1/tokens",
     ]
     .map(str::to_owned)
     .to_vec();
