@@ -75,7 +75,7 @@ impl Engine {
                     Some(Err(error)) => error.to_string(),
                     _ => format!("the workflow has no step `{}`", claimed.task.step),
                 };
-                let failure = Failure::new("PrepareError", Severity::Exception, reason);
+                let failure = Failure::new("PrepareError", Severity::Crash, reason);
                 return unready(definition.clone(), input, failure);
             }
         };
