@@ -339,13 +339,8 @@ impl Engine {
         Ok(tokio::time::timeout(within, end.wait()).await.ok().flatten())
     }
 
-<<<<<<< HEAD
-    /// Begins nothing new and takes in nothing from now on. Waits for what is under way, at most so long; what is left
-    /// is cut, and goes again at the next start.
-=======
     /// Begins nothing new and takes in nothing from now on. Waits for what is under way, at most so long; what is left is
     /// cut, and goes again at the next start.
->>>>>>> main
     pub async fn drain(&self, within: Duration) {
         self.shared.shutdown.cancel();
         self.shared.loops.close();

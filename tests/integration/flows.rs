@@ -451,7 +451,11 @@ jobs:
     timeout: 10s
     expression: |
       fn(() => { const all = []; while (true) all.push(new Uint8Array(10 << 20).fill(1)); })
-  leave: { adaptor: common, trigger: hog, expression: fn(() => process.exit(3)) }
+  reject:
+    adaptor: common
+    trigger: hog
+    expression: |
+      fn(state => { Promise.reject(new Error('nobody')); return state; })
   good: { adaptor: common, trigger: good, expression: 'fn(state => ({ ...state, data: { n: state.data.n * 2 } }))' }
 triggers:
   endless: { criteria: { form: endless } }
@@ -475,7 +479,7 @@ triggers:
     }
     let count = |workflow: &str| server.list(&format!("/api/v1/runs?state=failed&limit=100&workflow={workflow}")).len();
     server.until("the bad ones have failed", || {
-        (count("endless") == 20 && ["hog", "buffers", "leave"].iter().all(|name| count(name) == 5)).then_some(())
+        (count("endless") == 20 && ["hog", "buffers", "reject"].iter().all(|name| count(name) == 5)).then_some(())
     });
     server.get("/readyz").expect(200);
     let id = server.send_one(&json!({ "form": "good", "n": 1 }));

@@ -95,10 +95,6 @@ fn careless(server: &Server) {
 /// Everything that the server shows, page by page.
 fn shown(server: &Server) -> Vec<(String, String)> {
     let mut paths: Vec<String> = [
-<<<<<<< HEAD
-=======
-        "/",
->>>>>>> main
         "/runs",
         "/messages",
         "/workflows",
