@@ -120,14 +120,15 @@ fn only_failures_of_the_severities_named_are_tried_again() {
     let server = server::start(
         "
 jobs:
-  by-default: { adaptor: common, trigger: any, expression: fn(() => { throw new Error('no') }) }
+  by-default: { adaptor: common, trigger: any, expression: 'fn(() => { throw new Error(\"no\") })' }
   kill-by-default: { adaptor: common, trigger: any, timeout: 300ms, expression: 'fn(() => { while (true) {} })' }
-  fail-on-fail: { adaptor: common, trigger: any, retry: &on-fail { attempts: 2, delay: 10ms, on: fail }, expression: fn(() => { throw new Error('no') }) }
+  fail-on-fail: { adaptor: common, trigger: any, retry: &on-fail { attempts: 2, delay: 10ms, on: fail }, expression: 'fn(() => { throw new Error(\"no\") })' }
   kill-on-fail: { adaptor: common, trigger: any, retry: *on-fail, timeout: 300ms, expression: 'fn(() => { while (true) {} })' }
   kill-on-kill: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms, on: [kill] }, timeout: 300ms, expression: 'fn(() => { while (true) {} })' }
-  crash-on-all-others: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms }, expression: fn(state => state.nothing.at.all) }
-  crash-on-crash: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms, on: crash }, expression: fn(state => state.nothing.at.all) }
-  never: { adaptor: common, trigger: any, retry: false, expression: fn(() => { throw new Error('no') }) }
+  crash-on-all-others: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms }, expression: &crash 'fn(state => { Promise.reject(new Error(\"nobody\")); return state })' }
+  crash-on-crash: { adaptor: common, trigger: any, retry: { attempts: 2, delay: 10ms, on: crash }, expression: *crash }
+  never-compiled: { adaptor: common, trigger: any, expression: fn(() => process.exit(3)) }
+  never: { adaptor: common, trigger: any, retry: false, expression: 'fn(() => { throw new Error(\"no\") })' }
 triggers:
   any: { criteria: {} }
 ",
@@ -141,6 +142,7 @@ triggers:
         ("kill-on-kill", "kill", 2),
         ("crash-on-all-others", "crash", 1),
         ("crash-on-crash", "crash", 2),
+        ("never-compiled", "crash", 1),
         ("never", "fail", 1),
     ] {
         let run = server.run_in(&runs[workflow], "failed");

@@ -50,7 +50,8 @@ jobs:
     adaptor: common
     trigger: thrown
     credential: in-the-store
-    expression: fn(state => {{ throw new Error('no ' + state.configuration.token) }})
+    expression: |
+      fn(state => {{ throw new Error('no ' + state.configuration.token) }})
   hook: {{ adaptor: common, trigger: hook, expression: fn(state => state) }}
 triggers:
   any: {{ criteria: {{}} }}
@@ -94,7 +95,6 @@ fn careless(server: &Server) {
 /// Everything that the server shows, page by page.
 fn shown(server: &Server) -> Vec<(String, String)> {
     let mut paths: Vec<String> = [
-        "/",
         "/runs",
         "/messages",
         "/workflows",
