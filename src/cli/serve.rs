@@ -173,7 +173,7 @@ fn open_store(args: &Args) -> Result<(Arc<dyn Store>, SecretKey), Failure> {
         }
         Err(_) => SecretKey::from_file(&dir.join("secret.key")).map_err(|error| Failure::host(error.to_string()))?,
     };
-    let store = SqliteStore::open(&dir.join("fnhost.db"), &SqliteOptions::default()).map_err(store_failure)?;
+    let store = SqliteStore::open(dir.join("fnhost.db"), &SqliteOptions::default()).map_err(store_failure)?;
     Ok((Arc::new(store), key))
 }
 
