@@ -97,7 +97,8 @@ pub struct HttpConfig {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Jobs")]
 pub struct JobConfig {
-    /// Jobs that run at once [default: the number of cores, at least 2]
+    /// Jobs of one workflow that run at once; there is room for one more, of other workflows [default: the number of
+    /// cores, at least 2]
     #[arg(long, value_name = "N", env = "FNHOST_CONCURRENCY")]
     pub concurrency: Option<usize>,
 

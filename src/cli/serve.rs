@@ -236,7 +236,8 @@ fn specs_of(workflows: &[Workflow]) -> Result<Vec<AdaptorSpec>, Failure> {
 fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> JsRunner {
     let host = super::prepare::host(&adaptors, installed, None);
     let mut options = PoolOptions::default();
-    options.size = jobs.concurrency.unwrap_or(options.size).max(1);
+    // One more than a workflow may have: the others' turn always comes.
+    options.size = jobs.concurrency.unwrap_or(options.size).max(1) + 1;
     options.spares = jobs.spares.unwrap_or(2 * options.size);
     let limits = Limits {
         wall: jobs.timeout.0,

@@ -79,8 +79,8 @@ impl Engine {
                 return unready(definition.clone(), input, failure);
             }
         };
-        let slot = tokio::select! {
-            slot = self.shared.runner.pool.slot() => slot?,
+        let (_turn, slot) = tokio::select! {
+            turn = async { Some((self.shared.turns.take(&claimed.task.workflow).await?, self.shared.runner.pool.slot().await?)) } => turn?,
             () = cancel.cancelled() => return None,
             () = self.shared.shutdown.cancelled() => return None,
         };

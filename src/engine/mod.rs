@@ -20,6 +20,7 @@ mod retention;
 mod scheduler;
 mod served;
 mod trace;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -39,18 +40,22 @@ pub use ingest::{Incoming, Receipt, Target};
 pub use retention::RetentionPolicy;
 pub use served::{Definition, Entrance, Served, Unready};
 
+use self::turns::Turns;
 use crate::isolate::Conditions;
 use crate::model::{RunId, RunState, TaskId, Timestamp};
 use crate::project::Project;
 use crate::step::js::JsRunner;
 use crate::store::{ClaimedTask, SecretKey, Store, StoreError};
 
+/// Tasks claimed at once beyond those that can run, of all workflows.
+const MOST_WAITING: usize = 32;
+
 /// How the engine is set.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How long a task stays taken without a sign of life.
     pub lease: Duration,
-    /// Tasks claimed beyond those that can run, so that isolates need not wait for the disk.
+    /// Tasks of a workflow claimed beyond those that can run, so that isolates need not wait for the disk.
     pub ahead: usize,
     pub retention: RetentionPolicy,
 }
@@ -92,6 +97,7 @@ struct Shared {
     /// Who holds the leases: this engine, since it was started.
     owner: String,
     in_flight: Mutex<HashMap<Flight, InFlight>>,
+    turns: Turns,
     /// How many tasks may be claimed at once.
     room: Arc<Semaphore>,
     /// Something may be due.
@@ -186,7 +192,8 @@ impl Engine {
                 "the machine's clock is behind what the store tells of; times are counted on from there"
             );
         }
-        let room = runner.pool.stats().size + options.ahead;
+        let isolates = runner.pool.stats().size;
+        let room = isolates + MOST_WAITING;
         let shared = Shared {
             store,
             runner,
@@ -200,6 +207,7 @@ impl Engine {
             earlier: Mutex::default(),
             owner: TaskId::new().to_string(),
             in_flight: Mutex::default(),
+            turns: Turns::new(isolates),
             room: Arc::new(Semaphore::new(room)),
             due: Notify::new(),
             timers: Notify::new(),

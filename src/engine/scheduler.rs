@@ -1,7 +1,7 @@
 //! The loop that takes due tasks from the store and has them run.
 //!
 //! A task is claimed when there is room for it: as many as can run, and a few more so that an isolate need not wait for
-//! the disk between two runs. Whoever holds a task prolongs its lease until it is settled. A lease that ran out belonged
+//! the disk between two runs. No workflow gets all isolates (`turns`): one whose jobs never end would keep out the others. Whoever holds a task prolongs its lease until it is settled. A lease that ran out belonged
 //! to a process that is gone; its tasks are taken over and go again.
 
 use std::collections::HashMap;
@@ -54,10 +54,11 @@ impl Engine {
         let now = self.now();
         let running = self.running_by_workflow();
         let served = self.served();
-        let allowance = served.workflows.values().filter_map(|definition| {
-            let most = definition.workflow.concurrency? as usize;
-            let name = &definition.workflow.name;
-            Some((name.clone(), most.saturating_sub(running.get(name).copied().unwrap_or(0))))
+        let names = served.workflows.keys().chain(running.keys());
+        let allowance = names.map(|name| {
+            let limit = served.workflows.get(name).and_then(|definition| definition.workflow.concurrency);
+            let most = limit.map_or(self.shared.turns.share() + self.shared.options.ahead, |limit| limit as usize);
+            (name.clone(), most.saturating_sub(running.get(name).copied().unwrap_or(0)))
         });
         let claim = Claim {
             owner: self.shared.owner.clone(),
@@ -65,7 +66,7 @@ impl Engine {
             lease_until: now.saturating_add(self.shared.options.lease),
             limit,
             allowance: allowance.collect(),
-            running,
+            running: running.clone(),
         };
         self.shared.store.claim(claim).await
     }
