@@ -20,7 +20,10 @@ export function trace(begin, end) {
 function traceFetch(begin, end) {
   const { fetch: send, Headers, Proxy, Reflect, Request } = globalThis;
   globalThis.fetch = async function fetch(input, init) {
-    if (init !== undefined && (init === null || typeof init !== "object")) return send(input, init);
+    // What is refused is refused in the same words.
+    if (arguments.length === 0 || (init !== undefined && (init === null || typeof init !== "object"))) {
+      return send(...arguments);
+    }
     const request = input instanceof Request ? input : undefined;
     const headers = new Headers(init?.headers ?? request?.headers);
     if (headers.has(HEADER)) return send(input, init);

@@ -2,12 +2,12 @@
 # What the build and the tests need from the system, installed from Debian. Sourced after env.sh.
 
 # The compiler, make and pkg-config are for the C libraries among the dependencies (aws-lc, SQLite, libffi, zlib …),
-# libclang for the crates that read C headers, the certificates for cargo's downloads.
+# libclang for the crates that read C headers, the certificates for cargo's downloads, curl for the demo.
 # shellcheck disable=SC2034 # used by scripts/setup
-build_packages=(ca-certificates g++ gcc libc6-dev libclang-dev make pkg-config)
+build_packages=(ca-certificates curl g++ gcc libc6-dev libclang-dev make pkg-config)
 
-# Servers that tests talk to, and a browser that looks at the pages. The tests start them on free loopback ports, with data
-# in temporary directories.
+# Servers that tests talk to, and a browser that looks at the pages. The tests start them on free loopback ports, with
+# data in temporary directories.
 # The -core packages of MariaDB are the programs without the system service.
 service_packages=(chromium chromium-driver mariadb-client-core mariadb-server-core openssh-server postgresql redis-server)
 

@@ -1,8 +1,13 @@
-//! fnhost runs OpenFn jobs in V8 isolates inside one process.
+//! fnhost runs OpenFn jobs in V8 isolates inside one process: one job from the command line, or a project behind a durable
+//! queue.
 //!
-//! The flow, outermost first: [`cli`] parses a command; [`adaptor`] finds or installs the npm packages a job needs;
+//! A run, outermost first: [`cli`] parses a command; [`adaptor`] finds or installs the npm packages a job needs;
 //! [`compile`] turns a job expression into an ES module; [`isolate`] runs that module in a fresh isolate.
-//! Imports point down that list and never back up: `compile` knows no V8, `isolate` knows no command line.
+//!
+//! The server: [`project`] reads what people wrote; [`http`] takes messages in; [`engine`] keeps them in the [`store`] with
+//! the runs they start, and has each [`step`] of a run done; [`model`] says what all of these are.
+//!
+//! Which room may import which is in `ARCHITECTURE.md`.
 
 pub mod adaptor;
 pub mod cli;

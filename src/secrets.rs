@@ -76,7 +76,10 @@ impl Secrets {
 
 fn collect(value: &Value, texts: &mut BTreeSet<String>) {
     match value {
-        Value::String(text) => add(text, texts),
+        Value::String(text) => {
+            add(text, texts);
+            parts_of_address(text).iter().for_each(|part| add(part, texts));
+        }
         Value::Array(items) => items.iter().for_each(|item| collect(item, texts)),
         Value::Object(members) => {
             if let Some(basic) = basic_authentication(members) {
@@ -118,6 +121,20 @@ fn is_plain_address(text: &str) -> bool {
             && url.fragment().is_none()
             && url.path().split('/').all(|segment| segment.len() <= LONGEST_NAME)
     })
+}
+
+/// What is secret within an address: clients take addresses apart, and name the parts in errors.
+fn parts_of_address(text: &str) -> Vec<String> {
+    /// Shorter values of a query are numbers of pages and the like.
+    const SHORTEST_VALUE: usize = 8;
+    let Some(url) = url::Url::parse(text).ok().filter(url::Url::has_host) else { return Vec::new() };
+    let mut parts: Vec<String> = url.query_pairs().map(|(_, value)| value.into_owned()).collect();
+    parts.retain(|value| value.len() >= SHORTEST_VALUE);
+    if let Some(password) = url.password() {
+        parts.push(password.to_owned());
+        parts.push(BASE64.encode(format!("{}:{password}", url.username())));
+    }
+    parts
 }
 
 /// `text` as forms hold it, and as `encodeURIComponent` puts it into an address.
@@ -162,6 +179,12 @@ mod tests {
         ] {
             assert_eq!(hide_url(url), "GET ***/x");
         }
+    }
+
+    #[test]
+    fn the_parts_of_an_address_are_hidden_where_they_stand_alone() {
+        let configuration = json!({ "url": "postgres://jo:s3cret@db.example.org/x?page=1&key=0123456789" });
+        assert_eq!(hide(configuration, "jo s3cret 0123456789 page 1 am86czNjcmV0"), "jo *** *** page 1 ***");
     }
 
     #[test]

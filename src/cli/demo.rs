@@ -7,7 +7,9 @@ use super::exit::Failure;
 const FILES: &[(&str, &str)] = &[
     ("project.yaml", include_str!("../../project/project.yaml")),
     ("fnhost.lock", include_str!("../../project/fnhost.lock")),
+    ("jobs/announce.js", include_str!("../../project/jobs/announce.js")),
     ("jobs/register-patients.js", include_str!("../../project/jobs/register-patients.js")),
+    ("jobs/set-aside.js", include_str!("../../project/jobs/set-aside.js")),
 ];
 
 /// The directory of the example, with its files in place. It is the user's, so that a second start finds the messages of

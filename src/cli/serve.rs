@@ -26,7 +26,7 @@ use crate::isolate::{IsolatePool, Limits, PoolOptions};
 use crate::model::{StepKind, Workflow};
 use crate::project::watch::{Snapshot, Watch};
 use crate::project::{Loaded, Project};
-use crate::step::js::JsRunner;
+use crate::step::js::{JsRunner, PrepareError};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SecretKey, Store};
 use crate::telemetry::{self, LogConfig};
@@ -135,9 +135,9 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
     watching.abort();
     tracing::info!("stopping: what is under way may take up to {} s more", args.jobs.drain_timeout.0.as_secs());
     let shut_down = async {
-        engine.begin_shutdown();
-        stop.cancel();
+        // Whoever asks in the meantime is told that the service is stopping, rather than that there is none.
         engine.drain(args.jobs.drain_timeout.0).await;
+        stop.cancel();
         // Requests that waited for their runs have their answers now.
         let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
         store.close().await;
@@ -173,7 +173,7 @@ fn open_store(args: &Args) -> Result<(Arc<dyn Store>, SecretKey), Failure> {
         }
         Err(_) => SecretKey::from_file(&dir.join("secret.key")).map_err(|error| Failure::host(error.to_string()))?,
     };
-    let store = SqliteStore::open(&dir.join("fnhost.db"), &SqliteOptions::default()).map_err(store_failure)?;
+    let store = SqliteStore::open(dir.join("fnhost.db"), &SqliteOptions::default()).map_err(store_failure)?;
     Ok((Arc::new(store), key))
 }
 
@@ -331,13 +331,11 @@ async fn reload(engine: &Engine, args: &Args) -> Snapshot {
     let loaded = tokio::task::spawn_blocking(move || Project::load(&dir, &|name| std::env::var(name).ok())).await;
     match loaded {
         Ok(Ok(loaded)) => {
-            let served = async {
-                install_missing(args, &engine.runner().store, &loaded.project.workflows).await?;
-                serve_project(engine, loaded.project).await
-            };
-            match served.await {
+            match serve_instead(engine, args, loaded.project).await {
                 Ok(()) => tracing::info!("the project was read again"),
-                Err(failure) => tracing::error!("the project was read again and cannot be served: {failure}"),
+                Err(failure) => tracing::error!(
+                    "the project has changed and cannot be served; the one before is served still\n{failure}"
+                ),
             }
             loaded.files
         }
@@ -346,6 +344,21 @@ async fn reload(engine: &Engine, args: &Args) -> Snapshot {
             broken.files
         }
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Serves a project instead of the one before, unless one of its jobs cannot be compiled.
+async fn serve_instead(engine: &Engine, args: &Args, project: Project) -> Result<(), Failure> {
+    install_missing(args, &engine.runner().store, &project.workflows).await?;
+    let unready = engine.try_out(project.clone()).await.map_err(store_failure)?;
+    let broken: Vec<String> = unready
+        .iter()
+        .filter(|unready| matches!(*unready.error, PrepareError::Compile(_)))
+        .map(ToString::to_string)
+        .collect();
+    match broken.is_empty() {
+        true => serve_project(engine, project).await,
+        false => Err(Failure::host(broken.join("\n\n"))),
     }
 }
 

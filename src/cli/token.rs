@@ -111,7 +111,7 @@ fn open(args: &Args) -> Result<Arc<dyn Store>, Failure> {
     let dir = args.data_dir.clone().unwrap_or_else(|| args.project.join(".fnhost"));
     std::fs::create_dir_all(&dir)
         .map_err(|error| Failure::host(format!("cannot make the data directory {}: {error}", dir.display())))?;
-    let store = SqliteStore::open(&dir.join("fnhost.db"), &SqliteOptions::default());
+    let store = SqliteStore::open(dir.join("fnhost.db"), &SqliteOptions::default());
     let store = store.map_err(|error| {
         Failure::host(format!("{error}\nIf a server is running on it, name the server: --url http://localhost:4001"))
     })?;

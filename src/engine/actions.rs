@@ -98,6 +98,7 @@ impl Engine {
                 self.run_ended(&detail.run, RunState::Cancelled);
                 let kind = EventKind::RunEnded { state: RunState::Cancelled };
                 self.shared.events.send(Event { time: self.now(), run, workflow: detail.run.workflow, kind });
+                self.shared.timers.notify_one();
             }
         }
         Ok(cancelled)

@@ -75,13 +75,14 @@ impl Engine {
                     Some(Err(error)) => error.to_string(),
                     _ => format!("the workflow has no step `{}`", claimed.task.step),
                 };
-                let failure = Failure::new("PrepareError", Severity::Exception, reason);
+                let failure = Failure::new("PrepareError", Severity::Crash, reason);
                 return unready(definition.clone(), input, failure);
             }
         };
         let slot = tokio::select! {
             slot = self.shared.runner.pool.slot() => slot?,
             () = cancel.cancelled() => return None,
+            () = self.shared.shutdown.cancelled() => return None,
         };
         let started_at = self.now();
         self.tell(
@@ -188,27 +189,22 @@ impl Engine {
     fn then(&self, claimed: &ClaimedTask, definition: Option<&Definition>, attempt: &Attempt, now: Timestamp) -> Then {
         let task = &claimed.task;
         let number = task.attempts.saturating_sub(claimed.forgiven);
-        match (attempt.outcome, &attempt.failure) {
-            (AttemptOutcome::Cancelled, _) => return Then::Cancelled,
-            (AttemptOutcome::Lost, _) => {
-                let policy = definition.and_then(|definition| {
-                    let step = definition.workflow.step(&task.step)?;
-                    Some(definition.workflow.retry_of(step).max_attempts)
-                });
-                let most = policy.unwrap_or(0).max(MOST_LOST);
-                return if number < most { Then::Retry { run_at: now } } else { Then::Dead };
-            }
-            _ => {}
+        if attempt.outcome == AttemptOutcome::Cancelled {
+            return Then::Cancelled;
         }
+        let lost = attempt.outcome == AttemptOutcome::Lost;
         let Some((definition, step)) = definition.and_then(|found| Some((found, found.workflow.step(&task.step)?)))
         else {
-            return Then::Dead;
+            return if lost && number < MOST_LOST { Then::Retry { run_at: now } } else { Then::Dead };
         };
-        if let Some(failure) = &attempt.failure {
-            let policy = definition.workflow.retry_of(step);
-            if let Some(wait) = policy.next(number, failure, random()) {
-                return Then::Retry { run_at: now.saturating_add(wait) };
-            }
+        let policy = definition.workflow.retry_of(step);
+        if lost && number < policy.max_attempts.max(MOST_LOST) {
+            return Then::Retry { run_at: now };
+        }
+        if let Some(failure) = attempt.failure.as_ref().filter(|_| !lost)
+            && let Some(wait) = policy.next(number, failure, random())
+        {
+            return Then::Retry { run_at: now.saturating_add(wait) };
         }
         let next: Vec<Task> = step
             .following(attempt.failure.as_ref())
@@ -240,10 +236,19 @@ impl Engine {
             usage: Default::default(),
         };
         let then = self.then(&claimed, definition.as_deref(), &attempt, now);
+        let output = match (&then, &definition, &attempt.failure) {
+            // What handles the failure begins with the state that the step began with, and the failure.
+            (Then::Next { .. }, Some(definition), Some(failure)) => {
+                let input = self.state_for(&claimed.task, &claimed.run, &definition.workflow).await;
+                let input = input.ok().flatten().unwrap_or_else(|| "{}".to_owned());
+                Some(with_error(&input, &claimed.task.step, failure))
+            }
+            _ => None,
+        };
         let settlement = Settlement {
             owner: self.shared.owner.clone(),
             attempt,
-            output: None,
+            output,
             log: String::new(),
             keep_cursor: false,
             then,
@@ -339,7 +344,7 @@ impl Engine {
             self.shared.store_trouble(&error, "a task stays taken until its lease runs out");
         }
         hold.let_go();
-        if !self.shared.stopping() {
+        if !self.is_stopping() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             self.shared.due.notify_one();
         }

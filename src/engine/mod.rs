@@ -223,11 +223,26 @@ impl Engine {
         let _one_at_a_time = self.shared.serving.lock().await;
         *self.shared.project.lock() = Some(project.clone());
         let now = self.now();
-        let mut project = project;
-        project.credentials.extend(self.stored_credentials(&project.lacking).await?);
         let versions = self.shared.store.publish(&project.workflows, now).await?;
-        let runner = self.shared.runner.clone();
-        let before = self.served();
+        let served = self.prepare(project, versions).await?;
+        let unready = served.unready().collect();
+        // A credential may have changed although no workflow did.
+        self.shared.earlier.lock().clear();
+        *self.shared.served.write() = Arc::new(served);
+        self.shared.timers.notify_one();
+        self.shared.due.notify_one();
+        Ok(unready)
+    }
+
+    /// What would keep steps of a project from running, if it were served.
+    pub async fn try_out(&self, project: Project) -> Result<Vec<Unready>, StoreError> {
+        Ok(self.prepare(project, HashMap::new()).await?.unready().collect())
+    }
+
+    /// Gets a project ready to run.
+    async fn prepare(&self, mut project: Project, versions: HashMap<String, i64>) -> Result<Served, StoreError> {
+        project.credentials.extend(self.stored_credentials(&project.lacking).await?);
+        let (runner, before, now) = (self.shared.runner.clone(), self.served(), self.now());
         // Loading adaptors takes time that the runtime's threads need for requests.
         let prepared = tokio::task::spawn_blocking(move || {
             let Project { dir, workflows, credentials, .. } = project;
@@ -238,17 +253,10 @@ impl Engine {
             });
             Served::new(dir, definitions.collect(), credentials)
         });
-        let served = match prepared.await {
-            Ok(served) => served,
+        match prepared.await {
+            Ok(served) => Ok(served),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        let unready = served.workflows.values().flat_map(|definition| definition.unready()).collect();
-        // A credential may have changed although no workflow did.
-        self.shared.earlier.lock().clear();
-        *self.shared.served.write() = Arc::new(served);
-        self.shared.timers.notify_one();
-        self.shared.due.notify_one();
-        Ok(unready)
+        }
     }
 
     /// Serves what is served anew, as a credential in the store has changed.
@@ -331,14 +339,10 @@ impl Engine {
         Ok(tokio::time::timeout(within, end.wait()).await.ok().flatten())
     }
 
-    /// Begins nothing new, and takes in nothing.
-    pub fn begin_shutdown(&self) {
-        self.shared.shutdown.cancel();
-    }
-
-    /// Waits for what is under way, at most so long; what is left is cut, and goes again at the next start.
+    /// Begins nothing new and takes in nothing from now on. Waits for what is under way, at most so long; what is left is
+    /// cut, and goes again at the next start.
     pub async fn drain(&self, within: Duration) {
-        self.begin_shutdown();
+        self.shared.shutdown.cancel();
         self.shared.loops.close();
         self.shared.loops.wait().await;
         self.shared.tasks.close();

@@ -112,6 +112,11 @@ impl Served {
         served
     }
 
+    /// What keeps steps from running.
+    pub fn unready(&self) -> impl Iterator<Item = Unready> {
+        self.workflows.values().flat_map(|definition| definition.unready())
+    }
+
     /// The triggers that listen to a topic.
     pub fn topic(&self, topic: &str) -> &[Entrance] {
         self.topics.get(topic).map_or(&[], Vec::as_slice)

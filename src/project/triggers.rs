@@ -14,6 +14,7 @@ use super::inline::Inline;
 use super::problem::{Source, quoted};
 use super::reader::{Fields, Reader};
 use super::yaml::{Entry, Kind, Node};
+use crate::compile::check_expression;
 use crate::model::{
     AuthScheme, Condition, Criteria, Cron, Misfire, Reply, Signature, SignatureEncoding, TriggerKind, Webhook,
     WebhookAuth,
@@ -142,6 +143,10 @@ fn message(fields: &Fields, kind: &Entry, reader: &mut Reader) -> Option<Trigger
         let text = reader.text(node, "`condition`")?;
         if text.trim().is_empty() {
             reader.error_with_hint(&node.span, "the condition is empty", "write an expression such as data.age > 5");
+        } else if let Err(error) = check_expression("condition", text) {
+            for problem in error.diagnostics {
+                reader.error(&node.span, format!("the condition does not compile: {}", problem.message));
+            }
         }
         Some(text.to_owned())
     });

@@ -51,7 +51,7 @@ pub enum PrepareError {
     Load { adaptors: String, error: Box<RunError> },
     #[error("{0}")]
     Compile(Box<CompileError>),
-    #[error("there is no credential `{0}`; add it to the project, or run: fnhost credential set {0}")]
+    #[error("there is no credential `{0}`; add it to the project, or to the store: PUT /api/v1/credentials/{0}")]
     NoCredential(String),
 }
 

@@ -42,7 +42,7 @@ impl Browser {
         let scripts = if javascript { 1 } else { 2 };
         let options = json!({
             // There is no sandbox for root, and little shared memory in containers.
-            "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1280,900"],
+            "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"],
             "prefs": { "profile.managed_default_content_settings.javascript": scripts },
         });
         let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options });
@@ -84,14 +84,40 @@ impl Browser {
         }
     }
 
+    /// Clicks on an element. One that a refresh of the page replaced in between is looked for again.
     #[track_caller]
     pub fn click(&self, selector: &str) {
-        self.expect(selector).act("click", json!({}));
+        self.act(selector, |element| element.act("click", json!({})));
+    }
+
+    /// Clicks on what leads to another page, and waits until this one is gone.
+    #[track_caller]
+    pub fn leave_by(&self, selector: &str) {
+        let left = self.expect("main");
+        self.click(selector);
+        let deadline = Instant::now() + PATIENCE;
+        while left.read("name").get("error").is_none() {
+            assert!(Instant::now() < deadline, "`{selector}` leads nowhere from {}", self.url());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[track_caller]
     pub fn fill(&self, selector: &str, text: &str) {
-        self.expect(selector).act("value", json!({ "text": text }));
+        self.act(selector, |element| element.act("value", json!({ "text": text })));
+    }
+
+    #[track_caller]
+    fn act(&self, selector: &str, act: impl Fn(&Element<'_>) -> Value) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = act(&self.expect(selector));
+            if answer.get("error").is_none() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "`{selector}`: {answer}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[track_caller]
@@ -119,10 +145,8 @@ impl Element<'_> {
         self.browser.command("GET", &format!("element/{}/{what}", self.id), None)
     }
 
-    #[track_caller]
-    fn act(&self, what: &str, body: Value) {
-        let answer = self.browser.command("POST", &format!("element/{}/{what}", self.id), Some(body));
-        assert!(answer.get("error").is_none(), "{what}: {answer}");
+    fn act(&self, what: &str, body: Value) -> Value {
+        self.browser.command("POST", &format!("element/{}/{what}", self.id), Some(body))
     }
 }
 

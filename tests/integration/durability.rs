@@ -205,3 +205,24 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     let cut = count(&database, "SELECT count(*) FROM attempts WHERE outcome = 'lost'");
     println!("{kills} kills, {} acknowledged, {messages} kept, {cut} attempts cut", acknowledged.len());
 }
+
+#[test]
+fn a_locked_database_is_waited_for_and_nothing_is_taken_in_meanwhile() {
+    let peer = Peer::start();
+    let server = project(&peer).start();
+    let post = |number: usize| server.post("/inbox", &serde_json::json!({ "number": number }));
+    let other = Connection::open(server.dir().join(".fnhost/fnhost.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = post(1).expect(503);
+    assert!(refused.header("retry-after").is_some());
+    server.until("readyz says so", || (server.get("/readyz").status == 503).then_some(()));
+    server.get("/healthz").expect(200);
+    other.execute_batch("ROLLBACK").unwrap();
+    server.until("messages are taken in again", || (post(2).status == 202).then_some(()));
+    server.until("it is ready", || (server.get("/readyz").status == 200).then_some(()));
+    server.until("the run ends", || {
+        let ended = "SELECT count(*) FROM runs WHERE state = 'completed'";
+        (count(&database(&server), ended) >= 1).then_some(())
+    });
+    assert_eq!(peer.posts.lock().unwrap().get(&1), None, "what was refused does not run");
+}

@@ -25,7 +25,7 @@ triggers:
   everything: { criteria: {}, condition: '!data.secretly' }
   order: { criteria: { form: order } }
   urgent: { criteria: '{\"patient\":{\"tags\":[{\"name\":\"urgent\"}]}}' }
-  large: { criteria: { form: order }, condition: data.total > 1000 && request.headers['x-shop'] === 'north' }
+  large: { criteria: { form: order }, condition: \"data.total > 1000 && request.headers['x-shop'] === 'north'\" }
   odd: { criteria: { form: odd }, condition: data.nothing.at.all }
 ",
     );
@@ -111,7 +111,7 @@ fn what_follows_a_job_begins_with_the_state_of_that_very_run() {
         } else {
             let state = server.output(&run, "bad");
             assert_eq!(state["data"]["n"], n);
-            assert_eq!((&state["name"], &state["told"]), (&json!("Error"), &json!(format!("no number {n}"))));
+            assert_eq!((&state["name"], &state["told"]), (&json!("JobError"), &json!(format!("no number {n}"))));
             assert_eq!(task(&run, "first")["state"], "failed", "a failure that something follows is handled");
             assert_eq!(run["failure"], Value::Null);
         }
@@ -161,11 +161,13 @@ jobs:
     adaptor: common
     trigger: used
     credential: bank
-    expression: fn(state => { throw new Error('refused ' + state.configuration.nested.token) })
+    expression: |
+      fn(state => { throw new Error('refused ' + state.configuration.nested.token) })
   report:
     adaptor: common
     trigger: refused
-    expression: fn(state => ({ ...state, had: Object.keys(state.configuration) }))
+    expression: |
+      fn(state => ({ ...state, had: Object.keys(state.configuration) }))
 triggers:
   any: { criteria: {} }
   used: { success: use }
@@ -289,7 +291,8 @@ jobs:
   send:
     adaptor: http
     trigger: prepared
-    expression: post('{}/send', {{ body: state => state.data }})
+    expression: |
+      post('{}/send', state => state.data)
   note: {{ adaptor: common, trigger: sent, expression: fn(state => state) }}
 triggers:
   any: {{ criteria: {{}} }}
@@ -440,13 +443,19 @@ jobs:
     adaptor: common
     trigger: hog
     memory: 64
-    expression: fn(() => { const all = []; while (true) all.push(new Array(100000).fill(all.length)); })
+    expression: |
+      fn(() => { const all = []; while (true) all.push(new Array(100000).fill(all.length)); })
   buffers:
     adaptor: common
     trigger: hog
     timeout: 10s
-    expression: fn(() => { const all = []; while (true) all.push(new Uint8Array(10 << 20).fill(1)); })
-  leave: { adaptor: common, trigger: hog, expression: fn(() => process.exit(3)) }
+    expression: |
+      fn(() => { const all = []; while (true) all.push(new Uint8Array(10 << 20).fill(1)); })
+  reject:
+    adaptor: common
+    trigger: hog
+    expression: |
+      fn(state => { Promise.reject(new Error('nobody')); return state; })
   good: { adaptor: common, trigger: good, expression: 'fn(state => ({ ...state, data: { n: state.data.n * 2 } }))' }
 triggers:
   endless: { criteria: { form: endless } }
@@ -470,7 +479,7 @@ triggers:
     }
     let count = |workflow: &str| server.list(&format!("/api/v1/runs?state=failed&limit=100&workflow={workflow}")).len();
     server.until("the bad ones have failed", || {
-        (count("endless") == 20 && ["hog", "buffers", "leave"].iter().all(|name| count(name) == 5)).then_some(())
+        (count("endless") == 20 && ["hog", "buffers", "reject"].iter().all(|name| count(name) == 5)).then_some(())
     });
     server.get("/readyz").expect(200);
     let id = server.send_one(&json!({ "form": "good", "n": 1 }));

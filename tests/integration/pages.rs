@@ -34,7 +34,7 @@ fn sign_in(browser: &Browser, server: &Server, path: &str) {
     browser.go(&format!("{}{path}", server.url));
     assert!(browser.url().contains("/sign-in"), "{}", browser.url());
     browser.fill("#token", &server.token);
-    browser.click("main button");
+    browser.leave_by("main button");
     assert_eq!(browser.url(), format!("{}{path}", server.url));
 }
 
@@ -49,7 +49,7 @@ fn a_run_is_followed_live_read_and_run_again() {
     server.post("/inbox", &json!({ "form": "greeting", "name": "Ada", "wait": 4000 })).expect(202);
     browser.until_shown("#runs", "greet");
     browser.until_shown("#runs .state", "running");
-    browser.click("#runs td.main a");
+    browser.leave_by("#runs td.main a");
     browser.until_shown("#head .state", "running");
     browser.until_shown("#steps .log", "good bye, Ada");
     browser.until_shown("#head .state", "completed");
@@ -58,7 +58,7 @@ fn a_run_is_followed_live_read_and_run_again() {
     browser.click("#steps details[id^=output] summary");
     browser.until_shown("#steps details[id^=output] .json", "\"greeted\": \"Ada\"");
     let first = browser.url();
-    browser.click("form[action$='/retry'] button");
+    browser.leave_by("form[action$='/retry'] button");
     assert_ne!(browser.url(), first);
     browser.until_shown(".facts", "Repeats");
     browser.until_shown("#head .state", "completed");
@@ -75,19 +75,19 @@ fn all_can_be_done_without_javascript() {
     browser.go(&format!("{}/runs?state=failed", server.url));
     assert_eq!(browser.text("#live"), "", "there are no scripts");
     assert!(!browser.text("#runs").contains("greet"));
-    browser.click("#runs td.main a");
+    browser.leave_by("#runs td.main a");
     let failure = browser.text("#head .failure");
     assert!(failure.contains("<b>no</b> luck"), "shown as it is: {failure}");
-    browser.click("form[action$='/retry'] button");
+    browser.leave_by("form[action$='/retry'] button");
     browser.until_shown(".facts", "Repeats");
 
     browser.go(&format!("{}/queue", server.url));
     browser.until_shown("#dead", "fails-once");
-    browser.click("#dead td.act button");
+    browser.leave_by("#dead td.act button");
     browser.go(&format!("{}/messages", server.url));
-    browser.click("#messages td.main a");
+    browser.leave_by("#messages td.main a");
     browser.until_shown("pre.json", "\"name\": \"Ada\"");
-    browser.click("form[action$='/replay'] button");
+    browser.leave_by("form[action$='/replay'] button");
     server.until("the message has two runs", || {
         let runs = server.read("/api/v1/runs?workflow=greet").json();
         (runs["data"].as_array()?.len() == 2).then_some(())
@@ -96,9 +96,9 @@ fn all_can_be_done_without_javascript() {
     browser.go(&format!("{}/workflows", server.url));
     browser.click("#start-greet summary");
     browser.fill("#start-greet textarea", r#"{"data":{"name":"Grace"}}"#);
-    browser.click("#start-greet button");
+    browser.leave_by("#start-greet button");
     assert!(browser.url().contains("/runs/"), "{}", browser.url());
-    browser.click("header form button");
+    browser.leave_by("header form button");
     browser.go(&format!("{}/runs", server.url));
     assert!(browser.url().contains("/sign-in"), "signed out");
 }
@@ -110,8 +110,8 @@ fn a_run_under_way_is_cancelled() {
     server.post("/inbox", &json!({ "form": "greeting", "name": "Ada", "wait": 60_000 })).expect(202);
     sign_in(&browser, &server, "/runs?workflow=greet");
     browser.until_shown("#runs .state", "running");
-    browser.click("#runs td.main a");
-    browser.click("form[action$='/cancel'] button");
+    browser.leave_by("#runs td.main a");
+    browser.leave_by("form[action$='/cancel'] button");
     browser.until_shown("#head .state", "cancelled");
 }
 

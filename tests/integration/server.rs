@@ -37,6 +37,11 @@ pub struct Server {
     log: Arc<Mutex<String>>,
 }
 
+/// Serves a project, which is the text of a `project.yaml`.
+pub fn start(project: &str) -> Server {
+    Setup::new(project).start()
+}
+
 impl Setup {
     /// A server of a project, which is the text of a `project.yaml`.
     pub fn new(project: &str) -> Self {

@@ -260,6 +260,21 @@ fn what_is_left_is_exported_when_the_server_stops() {
 }
 
 #[test]
+fn a_collector_behind_tls_is_trusted_if_its_authority_is_named() {
+    let (collector, authority) = http_server::Server::start_tls();
+    let setup = project("common", "fn(state => state)").file("authority.pem", &authority);
+    let file = setup.path("authority.pem");
+    let mut server = setup
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.origin())
+        .env("OTEL_EXPORTER_OTLP_CERTIFICATE", file.to_str().unwrap())
+        .start();
+    server.post("/inbox?wait=60s", &json!({})).expect(201);
+    server.signal("TERM");
+    server.wait();
+    assert!(collector.seen().iter().any(|request| request.path == "/v1/traces"), "{}", server.log());
+}
+
+#[test]
 fn a_collector_that_is_away_holds_nothing_up() {
     // Takes connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -300,35 +315,36 @@ fn the_log_tells_of_runs_and_failed_attempts() {
 #[test]
 fn secrets_are_nowhere() {
     let (collector, peer) = (Collector::start(), peer());
-    let secrets = ["pass-Wj3kQz81", "head-Wj3kQz82", "query-Wj3kQz83", "body-Wj3kQz84", "coll-Wj3kQz85"];
+    let secrets =
+        ["pass-Wj3kQz81", "key-Wj3kQz82", "head-Wj3kQz83", "query-Wj3kQz84", "body-Wj3kQz85", "coll-Wj3kQz86"];
+    let [password, key, header, query, body, collectors] = secrets;
     let job = "
-        get(state => `${state.configuration.origin}/a/query-Wj3kQz83?key=query-Wj3kQz83`, {
-          headers: { 'x-key': 'head-Wj3kQz82', authorization: `Bearer ${$.configuration.password}` },
+        get(state => `${state.configuration.origin}/a/${state.configuration.key}?key=${state.configuration.key}`, {
+          headers: { 'x-key': 'head-Wj3kQz83', authorization: `Bearer ${$.configuration.password}` },
         });
         fn(state => {
           console.log('I know', state.configuration.password);
           throw new Error('refused: ' + state.configuration.password);
         })";
-    let credential = json!({ "origin": peer.origin(), "username": "nurse", "password": secrets[0] });
+    let credential = json!({ "origin": peer.origin(), "username": "nurse", "password": password, "key": key });
     let setup = traced(project("http", job), &collector)
         .file("peer.json", &credential.to_string())
-        .env("OTEL_EXPORTER_OTLP_HEADERS", &format!("authorization={}", secrets[4]))
+        .env("OTEL_EXPORTER_OTLP_HEADERS", &format!("authorization={collectors}"))
         .args(&["--log", "debug"]);
     let server = setup.start();
-    let request = server.request("POST", &format!("/inbox?wait=60s&key={}", secrets[2]));
-    let request = request.header("x-key", secrets[1]).header("cookie", secrets[1]);
-    request.json(&json!({ "a": secrets[3] })).send().expect(206);
+    let request = server.request("POST", &format!("/inbox?wait=60s&key={query}"));
+    let request = request.header("x-key", header).header("cookie", header);
+    request.json(&json!({ "a": body })).send().expect(206);
     collector.span(&server, "run");
     let logged = log_line(&server, "a job logs");
     assert!(logged["run"].is_string(), "{logged}");
 
     // They were on their way, so that what follows means something.
-    assert_eq!(
-        received(&peer, &format!("/a/{}", secrets[2])).header("authorization").unwrap(),
-        format!("Bearer {}", secrets[0])
-    );
+    let sent = received(&peer, &format!("/a/{key}"));
+    assert_eq!(sent.header("authorization").unwrap(), format!("Bearer {password}"));
+    assert_eq!(sent.header("x-key"), Some(header));
     let exports = collector.0.seen();
-    assert!(exports.iter().all(|export| export.header("authorization") == Some(secrets[4])));
+    assert!(exports.iter().all(|export| export.header("authorization") == Some(collectors)));
     let exported: Vec<u8> = exports.iter().flat_map(|export| export.body.to_vec()).collect();
     let told = [
         ("log", server.log()),

@@ -43,7 +43,7 @@ async fn list_credentials(State(app): State<App>) -> Result<Json<List<Credential
 
 /// Set a credential
 ///
-/// The body is what a job gets as `state.configuration`. It is sealed before it is kept.
+/// The body is what a job gets as `state.configuration`, from its next run on. It is sealed before it is kept.
 #[utoipa::path(
     put,
     path = "/credentials/{name}",
@@ -63,6 +63,7 @@ async fn put_credential(
     let text = serde_json::to_vec(&secret).map_err(|error| unprocessable(error.to_string()))?;
     let sealed = app.secret_key.seal(&name, &text);
     app.engine.store().put_credential(&name, sealed, app.engine.now()).await?;
+    app.engine.refresh().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -76,7 +77,10 @@ async fn put_credential(
 )]
 async fn delete_credential(State(app): State<App>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
     match app.engine.store().delete_credential(&name).await? {
-        true => Ok(StatusCode::NO_CONTENT),
+        true => {
+            app.engine.refresh().await?;
+            Ok(StatusCode::NO_CONTENT)
+        }
         false => Err(Problem::not_found(format!("credential `{name}` in the store"))),
     }
 }

@@ -33,8 +33,8 @@ Runs, messages and the queue of this service.
 Send a token as `Authorization: Bearer`. Reading needs the scope `read`, acting `write`, and tokens and credentials \
 `admin`; a token with `admin` may do everything.
 
-Lists come a page at a time, the newest first: `next` of a page is `after` of the following one. Times are RFC 3339, ids \
-are UUIDs. Errors are problem documents (RFC 9457).";
+Lists come a page at a time, the newest first: `next` of a page is `after` of the following one. Times are RFC 3339, \
+ids are UUIDs. Errors are problem documents (RFC 9457).";
 
 /// The name of the security scheme.
 const TOKEN: &str = "token";

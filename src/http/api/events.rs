@@ -1,7 +1,7 @@
 //! What happens, as it happens: server-sent events.
 //!
-//! Events tell of what is in the store already. Nothing is kept for a client that was away: it reads the lists, or opens
-//! the stream of a run anew, which begins with all there is. So `Last-Event-ID` has no meaning here.
+//! Events tell of what is in the store already. Nothing is kept for a client that was away: it reads the lists, or
+//! opens the stream of a run anew, which begins with all there is. So `Last-Event-ID` has no meaning here.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -87,8 +87,8 @@ type Frames = Sse<axum::response::sse::KeepAliveStream<Pin<Box<dyn Stream<Item =
 /// What happens, as it happens
 ///
 /// Server-sent events from now on: `run_created`, `task_started`, `log`, `task_ended`, `run_ended`, each with a JSON
-/// object that has `type`, `time`, `run` and `workflow`. A client that reads too slowly gets `lagged`, with the number of
-/// events it missed. Comments keep the connection open. The stream ends when the service stops.
+/// object that has `type`, `time`, `run` and `workflow`. A client that reads too slowly gets `lagged`, with the number
+/// of events it missed. Comments keep the connection open. The stream ends when the service stops.
 #[utoipa::path(
     get,
     path = "/events",
@@ -112,9 +112,9 @@ async fn stream_events(State(app): State<App>, Params(query): Params<EventQuery>
 
 /// One run, as it goes
 ///
-/// Begins with `run`: the run, its tasks and attempts so far. Then events as they happen, until `run_ended`, which is the
-/// last. After `lagged` comes `run` again. What an attempt logged before the stream was opened is in its log when it
-/// ends; what happens while `run` is read may be told twice.
+/// Begins with `run`: the run, its tasks and attempts so far. Then events as they happen, until `run_ended`, which is
+/// the last. After `lagged` comes `run` again. What an attempt logged before the stream was opened is in its log when
+/// it ends; what happens while `run` is read may be told twice.
 #[utoipa::path(
     get,
     path = "/runs/{id}/events",

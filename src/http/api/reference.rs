@@ -42,6 +42,33 @@ impl<'a> Document<'a> {
     fn schemas(&self) -> Option<&'a Map<String, Value>> {
         self.0["components"]["schemas"].as_object()
     }
+
+    /// A value that fits a schema: what must be in it, and what has an example.
+    fn example(&self, schema: &Value) -> Value {
+        if let Some(example) = schema.get("example") {
+            return example.clone();
+        }
+        if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
+            return self
+                .schemas()
+                .and_then(|schemas| schemas.get(name))
+                .map_or(Value::Null, |found| self.example(found));
+        }
+        if let Some(choice) = schema["oneOf"].as_array().and_then(|choices| choices.last()) {
+            return self.example(choice);
+        }
+        match text(&schema["type"]) {
+            "object" => {
+                let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().map(text).collect();
+                let properties = schema["properties"].as_object().into_iter().flatten();
+                let shown = properties
+                    .filter(|(name, property)| required.contains(&name.as_str()) || property.get("example").is_some());
+                shown.map(|(name, property)| (name.clone(), self.example(property))).collect()
+            }
+            "string" => "...".into(),
+            _ => Value::Null,
+        }
+    }
 }
 
 impl Operation<'_> {
@@ -82,7 +109,7 @@ fn whole(openapi: &Document<'_>) -> Html<String> {
                     @for tag in &tags {
                         h2 #(text(&tag["name"])) { (text(&tag["name"])) }
                         p.muted { (text(&tag["description"])) }
-                        @for one in openapi.operations(text(&tag["name"])) { (operation(&one)) }
+                        @for one in openapi.operations(text(&tag["name"])) { (operation(openapi, &one)) }
                     }
                     h2 #schemas { "Schemas" }
                     @for (name, schema) in openapi.schemas().into_iter().flatten() { (named_schema(name, schema)) }
@@ -92,7 +119,7 @@ fn whole(openapi: &Document<'_>) -> Html<String> {
     )
 }
 
-fn operation(operation: &Operation<'_>) -> Markup {
+fn operation(openapi: &Document<'_>, operation: &Operation<'_>) -> Markup {
     let value = operation.value;
     let parameters: Vec<&Value> = value["parameters"].as_array().into_iter().flatten().collect();
     html! {
@@ -131,7 +158,7 @@ fn operation(operation: &Operation<'_>) -> Markup {
                 }
             }
             h4 { "Example" }
-            pre.json tabindex="0" { (curl(operation)) }
+            pre.json tabindex="0" { (curl(openapi, operation)) }
         }
     }
 }
@@ -141,13 +168,13 @@ fn scope(operation: &Value) -> Option<&str> {
 }
 
 /// A command that asks for it.
-fn curl(operation: &Operation<'_>) -> String {
+fn curl(openapi: &Document<'_>, operation: &Operation<'_>) -> String {
     let mut lines = vec![format!("curl -H \"authorization: Bearer $TOKEN\"")];
     if operation.method != "get" {
         lines.push(format!("  -X {}", operation.method.to_uppercase()));
     }
     if let Some(body) = operation.value["requestBody"]["content"].get("application/json") {
-        let example = body.get("example").map_or_else(|| "{}".to_owned(), Value::to_string);
+        let example = body.get("example").cloned().unwrap_or_else(|| openapi.example(&body["schema"]));
         lines.push(format!("  -H 'content-type: application/json' -d '{example}'"));
     }
     let path = operation.path.replace("{id}", "$ID").replace("{name}", "$NAME");
@@ -223,7 +250,8 @@ fn kind(schema: &Value) -> Markup {
 }
 
 fn paragraphs(text: &str) -> Markup {
-    html! { @for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.is_empty()) { p { (prose(paragraph)) } } }
+    let paragraphs = text.split("\n\n").filter(|paragraph| !paragraph.is_empty());
+    html! { @for paragraph in paragraphs { p { (prose(paragraph)) } } }
 }
 
 /// Text in which backquotes mark code.

@@ -4,7 +4,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor, value};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor, value};
 use url::form_urlencoded;
 
 use crate::http::Problem;
@@ -127,8 +127,29 @@ fn read<T: DeserializeOwned>(query: &str) -> Result<T, Unreadable> {
             None => parameters.push(Parameter { name: name.into_owned(), texts: vec![text.into_owned()] }),
         }
     }
-    let named = parameters.into_iter().map(|parameter| (parameter.name.clone(), parameter));
-    T::deserialize(value::MapDeserializer::new(named))
+    T::deserialize(value::MapAccessDeserializer::new(Parameters { rest: parameters.into_iter(), current: None }))
+}
+
+/// The parameters of a query, as a map; an error in one of them says in which.
+struct Parameters {
+    rest: std::vec::IntoIter<Parameter>,
+    current: Option<Parameter>,
+}
+
+impl<'de> MapAccess<'de> for Parameters {
+    type Error = Unreadable;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Unreadable> {
+        self.current = self.rest.next();
+        self.current.as_ref().map(|parameter| seed.deserialize(parameter.name.as_str().into_deserializer())).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Unreadable> {
+        let Some(parameter) = self.current.take() else { return Err(Unreadable("a value without a name".into())) };
+        let name = parameter.name.clone();
+        let value = seed.deserialize(parameter);
+        value.map_err(|Unreadable(reason)| Unreadable(format!("query parameter `{name}`: {reason}")))
+    }
 }
 
 /// A parameter with the texts it was given.
@@ -140,17 +161,9 @@ struct Parameter {
 impl Parameter {
     fn one(mut self) -> Result<Text, Unreadable> {
         match (self.texts.pop(), self.texts.is_empty()) {
-            (Some(text), true) => Ok(Text { name: self.name, text }),
-            _ => Err(Unreadable(format!("query parameter `{}`: it is there more than once", self.name))),
+            (Some(text), true) => Ok(Text(text)),
+            _ => Err(Unreadable("it is there more than once".into())),
         }
-    }
-}
-
-impl IntoDeserializer<'_, Unreadable> for Parameter {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
     }
 }
 
@@ -166,9 +179,7 @@ impl<'de> Deserializer<'de> for Parameter {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
-        let Self { name, texts } = self;
-        let texts = texts.into_iter().map(|text| Text { name: name.clone(), text });
-        visitor.visit_seq(value::SeqDeserializer::new(texts))
+        visitor.visit_seq(value::SeqDeserializer::new(self.texts.into_iter().map(Text)))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -195,17 +206,7 @@ impl<'de> Deserializer<'de> for Parameter {
 }
 
 /// One text of a parameter.
-struct Text {
-    name: String,
-    text: String,
-}
-
-impl Text {
-    /// Says which parameter an error is about.
-    fn named<T>(name: &str, result: Result<T, Unreadable>) -> Result<T, Unreadable> {
-        result.map_err(|Unreadable(reason)| Unreadable(format!("query parameter `{name}`: {reason}")))
-    }
-}
+struct Text(String);
 
 impl IntoDeserializer<'_, Unreadable> for Text {
     type Deserializer = Self;
@@ -219,7 +220,7 @@ impl<'de> Deserializer<'de> for Text {
     type Error = Unreadable;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
-        Self::named(&self.name, visitor.visit_string(self.text))
+        visitor.visit_string(self.0)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -228,17 +229,21 @@ impl<'de> Deserializer<'de> for Text {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Unreadable> {
-        Self::named(&self.name, visitor.visit_enum(self.text.into_deserializer()))
+        visitor.visit_enum(self.0.into_deserializer())
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
-        let parsed = self.text.parse().map_err(|_| Unreadable(format!("`{}` is neither true nor false", self.text)));
-        Self::named(&self.name, parsed.and_then(|value| visitor.visit_bool(value)))
+        match self.0.parse() {
+            Ok(value) => visitor.visit_bool(value),
+            Err(_) => Err(Unreadable(format!("`{}` is neither true nor false", self.0))),
+        }
     }
 
     fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
-        let parsed = self.text.parse().map_err(|_| Unreadable(format!("`{}` is not a whole number", self.text)));
-        Self::named(&self.name, parsed.and_then(|value| visitor.visit_u64(value)))
+        match self.0.parse() {
+            Ok(value) => visitor.visit_u64(value),
+            Err(_) => Err(Unreadable(format!("`{}` is not a whole number", self.0))),
+        }
     }
 
     serde::forward_to_deserialize_any! {

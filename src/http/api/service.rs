@@ -83,6 +83,6 @@ async fn show_project(State(app): State<App>) -> Json<ProjectView> {
         program: env!("CARGO_PKG_VERSION"),
         workflows: served.workflows.keys().cloned().collect(),
         credentials: served.credentials.keys().cloned().collect(),
-        problems: served.workflows.values().flat_map(|served| served.unready()).map(ProblemView::from).collect(),
+        problems: served.unready().map(ProblemView::from).collect(),
     })
 }

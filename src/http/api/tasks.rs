@@ -131,6 +131,7 @@ async fn task_input(State(app): State<App>, Id(id): Id<TaskId>) -> Result<impl I
 
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(example = json!({ "workflow": "register-patients" }))]
 struct RedriveRequest {
     /// Only this task.
     task: Option<TaskId>,

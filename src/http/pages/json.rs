@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn json_is_laid_out_as_serde_json_does_it() {
         for text in [
-            r#"{"a":1,"b":[true,null,"x, {y}: \"z\" \\"],"c":{},"d":[],"e":{"f":[{"g":-1.5e3}]}}"#,
+            r#"{"a":1,"b":[true,null,"x, {y}: \"z\" \\"],"c":{},"d":[],"e":{"f":[{"g":-1.5}]}}"#,
             "[ 1 , { } , [ ] ]",
             r#""text""#,
         ] {

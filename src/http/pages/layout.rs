@@ -53,7 +53,9 @@ impl Page<'_> {
                     a.quiet href="/api/v1/docs" { "API" }
                     @if !self.person.id.is_empty() {
                         form method="post" action="/sign-out" {
-                            button.quiet type="submit" title={ "Signed in with the token " (self.person.name) } { "Sign out" }
+                            button.quiet type="submit" title={ "Signed in with the token " (self.person.name) } {
+                                "Sign out"
+                            }
                         }
                     }
                 }

@@ -43,12 +43,19 @@
     for (const old of document.querySelectorAll('[data-region]')) {
       const now = fresh.getElementById(old.id);
       // Whoever types or chooses something is not disturbed.
-      if (!now || old.matches(':focus-within') && old.querySelector('select:focus, textarea:focus, input:focus')) continue;
+      const chosen = (list) => list === document.activeElement;
+      const typed = (field) => field.value !== '' || field === document.activeElement;
+      if (!now || [...old.querySelectorAll('select')].some(chosen)) continue;
+      if ([...old.querySelectorAll('textarea')].some(typed)) continue;
+      for (const list of old.querySelectorAll('select[name]')) {
+        const same = now.querySelector('select[name="' + list.name + '"]');
+        if (same && [...same.options].some((option) => option.value === list.value)) same.value = list.value;
+      }
       for (const open of old.querySelectorAll('details[open][id]')) {
         const same = now.querySelector('#' + CSS.escape(open.id));
         if (same) same.open = true;
       }
-      const focused = document.activeElement && old.contains(document.activeElement) && document.activeElement.getAttribute('href');
+      const focused = old.contains(document.activeElement) && document.activeElement.getAttribute('href');
       old.replaceWith(now);
       if (focused) now.querySelector('[href="' + CSS.escape(focused) + '"]')?.focus();
     }

@@ -122,7 +122,10 @@ pub async fn show(
     };
     let request = serde_json::to_string(&message.request).unwrap_or_default();
     Ok(page.around(html! {
-        p.trail { a href="/messages" { "Messages" } " / " a href={ "/messages?topic=" (message.topic) } { (message.topic) } }
+        p.trail {
+            a href="/messages" { "Messages" } " / "
+            a href={ "/messages?topic=" (message.topic) } { (message.topic) }
+        }
         h1 { "Message " code.muted { (short(id)) } }
         dl.facts {
             div { dt { "Topic" } dd { (message.topic) } }

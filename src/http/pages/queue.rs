@@ -42,8 +42,15 @@ pub async fn show(
         h1 { "Queue" }
         div #depths data-region { (depth_table(&depths, now)) }
         div #dead data-region {
-            h2 { "Dead tasks" @if let Some(workflow) = &filters.workflow { " of " (workflow) " " a.quiet href="/queue" { "show all" } } }
-            p.muted { "They failed for good, and no step handles it. Mend the cause, then send them on their way again." }
+            h2 {
+                "Dead tasks"
+                @if let Some(workflow) = &filters.workflow {
+                    " of " (workflow) " " a.quiet href="/queue" { "show all" }
+                }
+            }
+            p.muted {
+                "They failed for good, and no step handles it. Mend the cause, then send them on their way again."
+            }
             @if may_act(&person) && !dead.items.is_empty() { (redrive_all(filters.workflow.as_deref())) }
             (dead_table(&dead.items, may_act(&person)))
             (next_link("/queue", uri.query(), dead.next))
@@ -59,8 +66,8 @@ fn depth_table(depths: &[QueueDepth], now: Timestamp) -> Markup {
         table.list {
             thead {
                 tr {
-                    th { "Workflow" } th.number { "Due" } th.number { "Later" } th.number { "Running" } th.number { "Dead" }
-                    th.number { "Longest wait" }
+                    th { "Workflow" }
+                    @for count in ["Due", "Later", "Running", "Dead", "Longest wait"] { th.number { (count) } }
                 }
             }
             tbody {
@@ -71,10 +78,16 @@ fn depth_table(depths: &[QueueDepth], now: Timestamp) -> Markup {
                         td.number data-label="Later" { (depth.later) }
                         td.number data-label="Running" { (depth.running) }
                         td.number data-label="Dead" {
-                            @if depth.dead > 0 { a href={ "/queue?workflow=" (depth.workflow) } { (depth.dead) } } @else { "0" }
+                            @match depth.dead {
+                                0 => "0",
+                                dead => a href={ "/queue?workflow=" (depth.workflow) } { (dead) },
+                            }
                         }
                         td.number data-label="Longest wait" {
-                            @match depth.oldest_due { Some(since) => (span(now.since(since))), None => span.muted { "–" } }
+                            @match depth.oldest_due {
+                                Some(since) => (span(now.since(since))),
+                                None => span.muted { "–" },
+                            }
                         }
                     }
                 }
@@ -108,7 +121,9 @@ fn dead_table(tasks: &[Task], may_act: bool) -> Markup {
     }
     html! {
         table.list {
-            thead { tr { th { "Step" } th { "Workflow" } th { "Run" } th { "Created" } th.number { "Attempts" } th {} } }
+            thead {
+                tr { th { "Step" } th { "Workflow" } th { "Run" } th { "Created" } th.number { "Attempts" } th {} }
+            }
             tbody {
                 @for task in tasks {
                     tr {

@@ -18,7 +18,7 @@ use crate::http::api::request::Id;
 use crate::http::api::{self, LogEntry};
 use crate::http::{App, Problem};
 use crate::model::{
-    Attempt, AttemptId, Condition, Run, RunId, Step, StepKind, Task, TaskId, TaskState, Timestamp, Workflow,
+    Attempt, AttemptId, Condition, Run, RunId, Step, StepKind, Task, TaskId, TaskInput, TaskState, Timestamp, Workflow,
 };
 use crate::store::{Cancellation, RunDetail};
 
@@ -49,7 +49,7 @@ pub async fn show(
             h1 { (run.workflow) " " code.muted { (short(id)) } " " (run_state(run.state)) }
             (facts(run, app.engine.now()))
             @if let Some(why) = &run.failure { (failure(why)) }
-            @if may_act(&person) { (actions(&detail, workflow.as_deref())) }
+            @if may_act(&person) { (actions(&detail)) }
         }
         div #steps data-region {
             @if let Some(workflow) = &workflow { (flow(workflow, &detail.tasks)) }
@@ -79,7 +79,7 @@ fn facts(run: &Run, now: Timestamp) -> Markup {
 }
 
 /// What can be done with a run as it is.
-fn actions(detail: &RunDetail, workflow: Option<&Workflow>) -> Markup {
+fn actions(detail: &RunDetail) -> Markup {
     let run = &detail.run;
     let dead = detail.tasks.iter().filter(|(task, _)| task.state == TaskState::Dead).count();
     let mut seen = HashSet::new();
@@ -101,7 +101,7 @@ fn actions(detail: &RunDetail, workflow: Option<&Workflow>) -> Markup {
                     select name="from" {
                         option value="" { "from the start" }
                         @for step in &came_to {
-                            option value=(step) { "from " (name_of(workflow, step)) }
+                            option value=(step) { "from " (step) }
                         }
                     }
                 }
@@ -109,10 +109,6 @@ fn actions(detail: &RunDetail, workflow: Option<&Workflow>) -> Markup {
             }
         }
     }
-}
-
-fn name_of<'a>(workflow: Option<&'a Workflow>, step: &'a str) -> &'a str {
-    workflow.and_then(|workflow| workflow.step(step)).map_or(step, |step| step.id.as_str())
 }
 
 /// The steps of a workflow from left to right, with how far each is.
@@ -136,7 +132,10 @@ fn chip(step: &Step, tasks: &[(Task, Vec<Attempt>)]) -> Markup {
         @match task { Some(task) => (task_state(task.state)), None => span.state.off { "not reached" } }
         @if !js.adaptors.is_empty() { small.muted { (js.adaptors.join(", ")) } }
         @for edge in step.next.iter().filter(|edge| edge.condition != Condition::Always) {
-            small.muted { @match edge.condition { Condition::OnFailure => "if it fails", _ => "if it succeeds" } " → " (edge.to) }
+            small.muted {
+                @if edge.condition == Condition::OnFailure { "if it fails" } @else { "if it succeeds" }
+                " → " (edge.to)
+            }
         }
     };
     match task {
@@ -175,10 +174,7 @@ async fn task_section(app: &App, task: &Task, attempts: &[Attempt], open: bool) 
         Some(attempt) => attempt_head(attempt),
         None => html! {},
     };
-    let input = match (open, app.engine.task_input(task.id).await?) {
-        (true, Some(state)) => Some(state),
-        _ => None,
-    };
+    let input = if open { app.engine.task_input(task.id).await? } else { None };
     let input_path = format!("/tasks/{}/input", task.id);
     Ok(html! {
         section.task #{ "task-" (task.id) } {
@@ -191,7 +187,10 @@ async fn task_section(app: &App, task: &Task, attempts: &[Attempt], open: bool) 
             @else { (bottom) }
             @match &input {
                 Some(state) => details #{ "input-" (task.id) } {
-                    summary { "Input " span.muted { (size(state.len())) } }
+                    summary {
+                        @if task.input == TaskInput::Cursor { "Input, as it would be now " } @else { "Input " }
+                        span.muted { (size(state.len())) }
+                    }
                     (json::shown(state, &input_path))
                 },
                 None => p { a href=(input_path) download { "Input" } },

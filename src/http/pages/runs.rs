@@ -130,7 +130,11 @@ pub fn table(runs: &[Run], now: Timestamp) -> Markup {
     html! {
         table.list {
             thead {
-                tr { th { "State" } th { "Workflow" } th { "Trigger" } th { "Started" } th.number { "Duration" } th { "Error" } }
+                tr {
+                    th { "State" } th { "Workflow" } th { "Trigger" } th { "Started" }
+                    th.number { "Duration" }
+                    th { "Error" }
+                }
             }
             tbody {
                 @for run in runs {
@@ -144,7 +148,9 @@ pub fn table(runs: &[Run], now: Timestamp) -> Markup {
                         td.number data-label="Duration" { (duration(run, now)) }
                         td.error {
                             @if let Some(failure) = &run.failure {
-                                span title=(failure.message) { strong { (failure.class) } " " (first_line(&failure.message)) }
+                                span title=(failure.message) {
+                                    strong { (failure.class) } " " (first_line(&failure.message))
+                                }
                             }
                         }
                     }

@@ -37,7 +37,10 @@ fn workflow(definition: &Definition, last: Option<&Run>, now: Timestamp, may_act
     let unready: Vec<Unready> = definition.unready().collect();
     html! {
         section.card {
-            h2 { a href={ "/runs?workflow=" (workflow.name) } { (workflow.name) } " " small.muted { "version " (definition.version) } }
+            h2 {
+                a href={ "/runs?workflow=" (workflow.name) } { (workflow.name) }
+                " " small.muted { "version " (definition.version) }
+            }
             dl.facts {
                 @for trigger in &workflow.triggers {
                     div { dt { (trigger.name) } dd { (starts(trigger, now)) } }
@@ -45,7 +48,9 @@ fn workflow(definition: &Definition, last: Option<&Run>, now: Timestamp, may_act
                 @if workflow.triggers.is_empty() { div { dt { "Trigger" } dd.muted { "by hand" } } }
                 div { dt { "Last run" } dd {
                     @match last {
-                        Some(run) => { (run_state(run.state)) " " a href={ "/runs/" (run.id) } { (time(run.created_at)) } },
+                        Some(run) => {
+                            (run_state(run.state)) " " a href={ "/runs/" (run.id) } { (time(run.created_at)) }
+                        },
                         None => span.muted { "none" },
                     }
                 } }
