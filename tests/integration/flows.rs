@@ -406,7 +406,8 @@ fn a_workflow_with_much_to_do_does_not_keep_others_waiting() {
     let project = format!(
         "
 jobs:
-  hold: {{ adaptor: common, trigger: hold, expression: 'fn(async state => {{ await fetch(\"{}\"); return state; }})' }}
+  hold: {{ adaptor: common, trigger: hold, expression: 'fn(async state => {{ await fetch(\"{gate}\"); return state; }})' }}
+  hold-too: {{ adaptor: common, trigger: hold, expression: 'fn(async state => {{ await fetch(\"{gate}\"); return state; }})' }}
   many: {{ adaptor: common, trigger: many, expression: fn(state => state) }}
   few: {{ adaptor: common, trigger: few, expression: fn(state => state) }}
 triggers:
@@ -414,16 +415,17 @@ triggers:
   many: {{ criteria: {{ form: many }} }}
   few: {{ criteria: {{ form: few }} }}
 ",
-        gate.url()
+        gate = gate.url()
     );
+    // One isolate for a workflow, and one that is left for others.
     let server = Setup::new(&project).args(&["--concurrency", "1"]).start();
     server.send(&json!({ "form": "hold" }));
-    let held = gate.held();
+    let held = [gate.held(), gate.held()];
     for _ in 0..200 {
         server.send(&json!({ "form": "many" }));
     }
     let few: Vec<String> = (0..3).map(|_| server.send_one(&json!({ "form": "few" }))).collect();
-    held.open();
+    held.into_iter().for_each(|held| held.open());
     let last = few.iter().map(|id| server.run_in(id, "completed")["finished_at"].as_str().unwrap().to_owned()).max();
     let done = server.until("all is done", || {
         let done = server.list("/api/v1/runs?workflow=many&state=completed&limit=500");
@@ -500,5 +502,32 @@ fn a_run_that_is_cancelled_while_its_job_has_just_ended_stays_cancelled() {
         let open = ["scheduled", "queued", "running", "retrying"];
         let tasks = run["tasks"].as_array().unwrap();
         assert!(!tasks.iter().any(|task| open.iter().any(|state| task["state"] == *state)), "{run}");
+    }
+}
+
+#[test]
+fn a_workflow_that_does_not_end_leaves_room_for_others() {
+    let gate = Gate::new();
+    let project = format!(
+        "
+jobs:
+  hold: {{ adaptor: common, trigger: hold, expression: 'fn(async state => {{ await fetch(\"{}\"); return state; }})' }}
+  few: {{ adaptor: common, trigger: few, expression: fn(state => state) }}
+triggers:
+  hold: {{ criteria: {{ form: hold }} }}
+  few: {{ criteria: {{ form: few }} }}
+",
+        gate.url()
+    );
+    let server = Setup::new(&project).args(&["--concurrency", "2"]).start();
+    for _ in 0..20 {
+        server.send(&json!({ "form": "hold" }));
+    }
+    let held = [gate.held(), gate.held()];
+    server.run_in(&server.send_one(&json!({ "form": "few" })), "completed");
+    assert!(gate.look().is_none(), "two at a time");
+    held.into_iter().for_each(|held| held.open());
+    for _ in 0..18 {
+        gate.held().open();
     }
 }
