@@ -1,6 +1,6 @@
 //! What people do by hand: start, cancel, repeat.
 
-use super::ingest::Start;
+use super::ingest::{Start, names};
 use super::{Engine, EngineError, Event, EventKind};
 use crate::model::{MessageId, Priority, RunId, RunState, TaskInput};
 use crate::store::{Cancellation, Intake, Redrive, StoreError};
@@ -74,15 +74,8 @@ impl Engine {
             self.shared.store.message(id).await?.ok_or_else(|| ActionError::NotFound(format!("message {id}")))?;
         let entrances = self.entrances_for(&message).await;
         let start = Start { message: Some(id), ..self.at_once() };
-        let runs: Vec<_> = entrances
-            .iter()
-            .map(|entrance| {
-                let definition = &entrance.definition;
-                let first = (definition.workflow.start.as_str(), TaskInput::Message);
-                start.run(definition, Some(&entrance.trigger().name), first)
-            })
-            .collect();
-        let started = runs.iter().map(|new| (new.run.id, new.run.workflow.clone())).collect();
+        let runs = start.runs(&entrances);
+        let started = names(&runs);
         if !runs.is_empty() {
             self.admit(Intake { message: None, tick: None, runs }).await?;
         }

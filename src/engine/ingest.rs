@@ -101,14 +101,7 @@ impl Engine {
             traceparent: incoming.traceparent,
             retry_of: None,
         };
-        let runs: Vec<NewRun> = entrances
-            .iter()
-            .map(|entrance| {
-                let definition = &entrance.definition;
-                let first = (definition.workflow.start.as_str(), TaskInput::Message);
-                start.run(definition, Some(&entrance.trigger().name), first)
-            })
-            .collect();
+        let runs = start.runs(&entrances);
         let id = message.id;
         let receipt = Receipt { message: id, runs: names(&runs), duplicate: false };
         match self.admit(Intake { message: Some(message), tick: None, runs }).await? {
@@ -187,7 +180,7 @@ fn webhook_topic(entrances: &[Entrance]) -> String {
     }
 }
 
-fn names(runs: &[NewRun]) -> Vec<(RunId, String)> {
+pub(super) fn names(runs: &[NewRun]) -> Vec<(RunId, String)> {
     runs.iter().map(|new| (new.run.id, new.run.workflow.clone())).collect()
 }
 
@@ -202,6 +195,16 @@ pub(super) struct Start {
 }
 
 impl Start {
+    /// The runs that a message starts: one for each of these triggers.
+    pub fn runs(&self, entrances: &[Entrance]) -> Vec<NewRun> {
+        let run = |entrance: &Entrance| {
+            let definition = &entrance.definition;
+            let first = (definition.workflow.start.as_str(), TaskInput::Message);
+            self.run(definition, Some(&entrance.trigger().name), first)
+        };
+        entrances.iter().map(run).collect()
+    }
+
     /// A run that begins with one step.
     pub fn run(&self, definition: &Definition, trigger: Option<&str>, (step, input): (&str, TaskInput)) -> NewRun {
         let id = RunId::new();
