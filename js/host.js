@@ -126,6 +126,7 @@ function guardCodeGeneration() {
 // V8 takes the memory of resizable buffers past the allocator that counts it, so there are none.
 function guardBufferConstructor(name) {
   const Original = globalThis[name];
+  if (Original === undefined) return;
   const guarded = function (length, options) {
     if (new.target === undefined) throw new TypeError(`Constructor ${name} requires 'new'`);
     if (options?.maxByteLength !== undefined) throw new RangeError(`A resizable ${name} is not available`);
@@ -141,12 +142,11 @@ function guardBufferConstructor(name) {
 
 // The Node layer of the runtime reads `globalThis.Deno` while it runs, so the name must resolve for it and for it
 // alone.
-function hideRuntimeNamespace() {
-  const namespace = globalThis.Deno;
+function hideRuntimeNamespace(namespace) {
   ObjectDefineProperty(globalThis, "Deno", {
     __proto__: null,
     get: () => op_fnhost_caller() === CALLER_HOST ? namespace : undefined,
-    configurable: false,
+    configurable: true,
     enumerable: false,
   });
 }
@@ -421,19 +421,23 @@ function describeValue(value) {
 const loadIntercept = core.createLazyLoader("ext:fnhost/intercept.js");
 const loadTrace = core.createLazyLoader("ext:fnhost/trace.js");
 
-// After the runtime's own bootstrap, before any adaptor.
-function setup() {
+// After the runtime's own bootstrap. What does not depend on the run.
+function prepare() {
   const { inspect: denoInspect } = globalThis.Deno;
   internals.fnhostInspect = (value) => denoInspect(value, { depth: 6, colors: false, strAbbreviateSize: 10_000 });
   for (const name of REMOVED_GLOBALS) delete globalThis[name];
   globalThis.console = makeConsole();
   guardCodeGeneration();
   guardBufferConstructor("ArrayBuffer");
+  globalThis.state = undefined;
+}
+
+// Before any adaptor.
+function setup() {
+  hideRuntimeNamespace(runtimeDeno ?? globalThis.Deno);
   guardBufferConstructor("SharedArrayBuffer");
   // Sets the symbols that mark WebCrypto's keys, which the runtime keeps per thread, to those of this isolate.
   void globalThis.crypto.subtle;
-  hideRuntimeNamespace();
-  globalThis.state = undefined;
   // For the modules that hand adaptors to the job; Rust deletes it once they are evaluated.
   ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor, configurable: true });
 }
@@ -454,4 +458,28 @@ function loadAhead(specifier, isModule) {
   else core.loadExtScript(specifier);
 }
 
-globalThis.__fnhost = { setup, loadAhead, compileAhead, intercept, trace, run, evaluated };
+// ---------------------------------------------------------------------------------------------------------------
+// Snapshots
+// ---------------------------------------------------------------------------------------------------------------
+
+// What the runtime itself looks for when it starts from a snapshot.
+const { Deno: bootstrapDeno, __bootstrap: bootstrapCore, bootstrap: bootstrapEntries } = globalThis;
+let runtimeDeno;
+
+// Before a snapshot is taken: makes the global scope again what the runtime expects to find.
+function freeze() {
+  runtimeDeno = globalThis.Deno;
+  const plain = (value) => ({ __proto__: null, value, configurable: true, writable: true });
+  ObjectDefineProperty(globalThis, "Deno", plain(bootstrapDeno));
+  ObjectDefineProperty(globalThis, "__bootstrap", plain(bootstrapCore));
+  ObjectDefineProperty(globalThis, "bootstrap", plain({ ...bootstrapEntries, mainRuntime: resume }));
+}
+
+// What takes the place of the runtime's bootstrap when it starts from such a snapshot.
+function resume() {
+  delete globalThis.bootstrap;
+  delete globalThis.__bootstrap;
+  core.loadExtScript("ext:deno_web/15_performance.js").setTimeOrigin();
+}
+
+globalThis.__fnhost = { freeze, prepare, setup, loadAhead, compileAhead, intercept, trace, run, evaluated };

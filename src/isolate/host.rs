@@ -184,7 +184,14 @@ impl Host {
     fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
         let asked = Instant::now();
         let limits = job.limits.clone();
-        let isolate = match IsolateThread::start(self, Plan { pack, heap: limits.heap, footprint: Arc::default() }) {
+        let mut snapshot = None;
+        if std::env::var_os("FNHOST_SNAPSHOT").is_some() && pack.is_some() {
+            let plan = Plan { snapshot: None, pack: pack.clone(), heap: limits.heap, footprint: Arc::default() };
+            let host = self.clone();
+            let blob = std::thread::Builder::new().stack_size(8 << 20).spawn(move || super::snapshot::build(&host, &plan)).unwrap().join().unwrap();
+            snapshot = blob.ok();
+        }
+        let isolate = match IsolateThread::start(self, Plan { snapshot, pack, heap: limits.heap, footprint: Arc::default() }) {
             Ok(isolate) => isolate,
             Err(error) => return Outcome::failed(error),
         };

@@ -26,6 +26,7 @@ const LARGE: usize = 16 * MIB;
 
 /// What an isolate is made for.
 pub struct Plan {
+    pub snapshot: Option<&'static [u8]>,
     pub pack: Option<Arc<Pack>>,
     /// Limit of V8's heap in bytes.
     pub heap: usize,

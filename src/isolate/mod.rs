@@ -25,6 +25,7 @@ pub mod platform;
 mod pool;
 mod real_paths;
 mod run;
+mod snapshot;
 mod spares;
 mod threads;
 

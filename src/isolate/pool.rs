@@ -284,7 +284,7 @@ impl Pool {
 
 fn plan(set: &AdaptorSet, heap: usize, ahead: bool) -> Plan {
     let footprint = set.pack.as_ref().filter(|_| ahead).map(|pack| pack.footprint()).unwrap_or_default();
-    Plan { pack: set.pack.clone(), heap, footprint }
+    Plan { snapshot: None, pack: set.pack.clone(), heap, footprint }
 }
 
 /// One that is counted until it is dropped.

@@ -217,14 +217,10 @@ impl Isolate {
             bundle_provider: None,
         };
         let options = WorkerOptions {
-            bootstrap: BootstrapOptions {
-                user_agent: concat!("fnhost/", env!("CARGO_PKG_VERSION")).into(),
-                has_node_modules_dir: true,
-                mode: deno_runtime::WorkerExecutionMode::None,
-                ..Default::default()
-            },
+            bootstrap: bootstrap_options(),
             extensions: vec![ops::fnhost::init()],
-            startup_snapshot: deno_snapshots::CLI_SNAPSHOT,
+            startup_snapshot: plan.snapshot.or(deno_snapshots::CLI_SNAPSHOT),
+            skip_op_registration: plan.snapshot.is_some(),
             residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
             residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,
             stdio: no_stdio()?,
@@ -255,6 +251,9 @@ impl Isolate {
             current * 2
         });
         let entry = EntryPoints::pick_up(runtime);
+        if plan.snapshot.is_none() {
+            entry.call(runtime, &entry.prepare, &[])?;
+        }
         entry.call(runtime, &entry.setup, &[])?;
         loader.forget_scripts();
         let mut isolate = Self { worker, loader, tripwire, buffers, packages: host.packages.clone(), entry };
@@ -571,6 +570,15 @@ fn crashed(mut error: RunError) -> RunError {
     error
 }
 
+pub(super) fn bootstrap_options() -> BootstrapOptions {
+    BootstrapOptions {
+        user_agent: concat!("fnhost/", env!("CARGO_PKG_VERSION")).into(),
+        has_node_modules_dir: true,
+        mode: deno_runtime::WorkerExecutionMode::None,
+        ..Default::default()
+    }
+}
+
 /// Standard streams of a run: the process's own stay out of its reach.
 fn no_stdio() -> Result<Stdio, String> {
     let null = || {
@@ -592,6 +600,7 @@ fn job_url(name: &str) -> Result<Url, String> {
 
 /// The host's JavaScript functions; see the end of `js/host.js`.
 struct EntryPoints {
+    prepare: v8::Global<v8::Function>,
     setup: v8::Global<v8::Function>,
     load_ahead: v8::Global<v8::Function>,
     compile_ahead: v8::Global<v8::Function>,
@@ -616,6 +625,7 @@ impl EntryPoints {
             v8::Global::new(scope, function)
         };
         let functions = Self {
+            prepare: function("prepare"),
             setup: function("setup"),
             load_ahead: function("loadAhead"),
             compile_ahead: function("compileAhead"),
