@@ -152,6 +152,10 @@ export function compileAhead(number) {
   ahead[number] = op_fnhost_compile(number);
 }
 
+export function evaluateAhead(number) {
+  recordOf(number);
+}
+
 function compile(number) {
   const compiled = ahead[number];
   if (compiled === undefined) return op_fnhost_compile(number);

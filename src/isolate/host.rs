@@ -185,11 +185,27 @@ impl Host {
         let asked = Instant::now();
         let limits = job.limits.clone();
         let mut snapshot = None;
-        if std::env::var_os("FNHOST_SNAPSHOT").is_some() && pack.is_some() {
+        if std::env::var_os("FNHOST_SNAPSHOT").is_some() && pack.is_some() && job.name != "adaptors.js" {
             let plan = Plan { snapshot: None, pack: pack.clone(), heap: limits.heap, footprint: Arc::default() };
+            let isolate = IsolateThread::start(self, plan).unwrap();
+            let (sender, outcome) = mpsc::sync_channel(1);
+            let report = Box::new(move |outcome| drop(sender.send(outcome)));
+            isolate.give(Order { job: job.clone(), state: state.clone(), sink: Box::new(|_| {}), asked, warm: false, report });
+            let outcome: Outcome = outcome.recv().unwrap();
+            let plan = Plan { snapshot: None, pack: pack.clone(), heap: limits.heap, footprint: Arc::new(outcome.footprint) };
             let host = self.clone();
             let blob = std::thread::Builder::new().stack_size(8 << 20).spawn(move || super::snapshot::build(&host, &plan)).unwrap().join().unwrap();
-            snapshot = blob.ok();
+            match blob { Ok(blob) => snapshot = Some(blob), Err(e) => eprintln!("{e}") }
+            for _ in 0..5 {
+                let start = Instant::now();
+                let plan = Plan { snapshot, pack: pack.clone(), heap: limits.heap, footprint: Arc::default() };
+                let isolate = IsolateThread::start(self, plan).unwrap();
+                let (sender, outcome) = mpsc::sync_channel(1);
+                let report = Box::new(move |outcome| drop(sender.send(outcome)));
+                isolate.give(Order { job: job.clone(), state: state.clone(), sink: Box::new(|_| {}), asked, warm: false, report });
+                let outcome: Outcome = outcome.recv().unwrap();
+                eprintln!("{:?} {:?} {:?}", start.elapsed(), outcome.stats, outcome.error);
+            }
         }
         let isolate = match IsolateThread::start(self, Plan { snapshot, pack, heap: limits.heap, footprint: Arc::default() }) {
             Ok(isolate) => isolate,

@@ -360,6 +360,7 @@ impl Isolate {
             let number = |index| numbers.get_index(scope, index)?.uint32_value(scope);
             (0..numbers.length()).filter_map(number).collect()
         });
+        if std::env::var_os("FNHOST_FOOT").is_some() { eprintln!("FOOT {:#?} {}", self.loader.scripts(), modules.len()); }
         Footprint { scripts: self.loader.scripts(), modules }
     }
 
@@ -659,7 +660,7 @@ impl EntryPoints {
 }
 
 /// Whether one of the runtime's own scripts is an ES module.
-fn is_module(specifier: &str) -> bool {
+pub(super) fn is_module(specifier: &str) -> bool {
     deno_snapshots::RESIDUAL_LAZY_JS.binary_search_by_key(&specifier, |(known, _)| known).is_err()
 }
 

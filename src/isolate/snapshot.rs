@@ -71,8 +71,17 @@ pub fn build(host: &Host, plan: &Plan) -> Result<&'static [u8], String> {
     eprintln!("bootstrapped");
     call(&mut runtime, "__fnhost", "prepare", |_| vec![])?;
     eprintln!("set up");
-    for script in &plan.footprint.scripts {
-        eprintln!("script {script}");
+    let limit = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
+    for script in plan.footprint.scripts.iter().take(limit("FNHOST_S")) {
+        if std::env::var_os("FNHOST_V").is_some() { eprintln!("script {script}"); }
+        call(&mut runtime, "__fnhost", "loadAhead", |scope| {
+            let specifier = v8::String::new(scope, script).expect("a short string");
+            vec![specifier.into(), v8::Boolean::new(scope, super::run::is_module(script)).into()]
+        })?;
+    }
+    for number in plan.footprint.modules.iter().take(limit("FNHOST_M")) {
+        if std::env::var_os("FNHOST_V").is_some() { eprintln!("module {number}"); }
+        call(&mut runtime, "__fnhost", "evaluateAhead", |scope| vec![v8::Integer::new_from_unsigned(scope, *number).into()])?;
     }
     call(&mut runtime, "__fnhost", "freeze", |_| vec![])?;
     {
