@@ -182,7 +182,7 @@ fn store_failure(error: impl std::fmt::Display) -> Failure {
 }
 
 async fn listen(config: &HttpConfig) -> Result<TcpListener, Failure> {
-    let address = SocketAddr::new(config.host, config.port);
+    let address = SocketAddr::new(config.listen.host, config.listen.port);
     TcpListener::bind(address).await.map_err(|error| {
         Failure::host(format!("cannot listen on {address}: {error}; is another server running? Take another --port"))
     })
@@ -302,16 +302,15 @@ fn warn_if_open(config: &HttpConfig, address: &SocketAddr) {
             "everyone who reaches {address} can post to the inbox: set --keyed-topics inbox to ask for a key"
         );
     }
-    if config.tls_cert.is_none() {
+    if config.listen.tls_cert.is_none() {
         tracing::warn!("{address} is served without TLS: put a proxy in front, or set --tls-cert and --tls-key");
     }
 }
 
 fn url(config: &HttpConfig, address: &SocketAddr) -> String {
-    let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
     match &config.host_url {
         Some(url) if url.contains("://") => url.clone(),
-        _ => format!("{scheme}://{address}"),
+        _ => format!("{}://{address}", config.listen.scheme()),
     }
 }
 

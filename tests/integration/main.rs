@@ -13,6 +13,7 @@ mod durability;
 mod errors;
 mod execute;
 mod flows;
+mod healthcheck;
 mod hostile;
 mod http;
 mod inbox;
