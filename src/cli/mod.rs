@@ -10,6 +10,7 @@ mod demo;
 pub mod execute;
 pub mod exit;
 pub mod healthcheck;
+pub mod init;
 mod input;
 pub mod install;
 mod interrupt;
@@ -50,6 +51,7 @@ enum Command {
     Token(token::Args),
     Install(install::Args),
     Check(check::Args),
+    Init(init::Args),
     Openapi(openapi::Args),
     Compile(compile::Args),
     Execute(execute::Args),
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Check(args) => check::run(args),
+        Command::Init(args) => init::run(&args),
         Command::Openapi(args) => openapi::run(args),
         Command::Token(args) => token::run(args),
         Command::Install(args) => install::run(args),

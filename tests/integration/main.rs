@@ -17,6 +17,7 @@ mod healthcheck;
 mod hostile;
 mod http;
 mod inbox;
+mod init;
 mod install;
 mod intercept;
 mod isolation;
