@@ -55,6 +55,21 @@ impl Browser {
         self.command("POST", "url", Some(json!({ "url": url })));
     }
 
+    /// Shows pages as wide and as high as this many pixels.
+    pub fn resize(&self, width: u32, height: u32) {
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": true });
+        let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics });
+        self.command("POST", "goog/cdp/execute", Some(command));
+    }
+
+    /// How wide the page is, and how wide the window that shows it, in pixels.
+    pub fn widths(&self) -> (u64, u64) {
+        let metrics = json!({ "cmd": "Page.getLayoutMetrics", "params": {} });
+        let metrics = self.command("POST", "goog/cdp/execute", Some(metrics));
+        let width = |of: &str| metrics[of]["clientWidth"].as_u64().or(metrics[of]["width"].as_u64());
+        (width("cssContentSize").unwrap(), width("cssLayoutViewport").unwrap())
+    }
+
     pub fn url(&self) -> String {
         self.command("GET", "url", None).as_str().unwrap().to_owned()
     }
