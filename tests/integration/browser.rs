@@ -62,12 +62,11 @@ impl Browser {
         self.command("POST", "goog/cdp/execute", Some(command));
     }
 
-    /// How wide the page is, and how wide the window that shows it, in pixels.
-    pub fn widths(&self) -> (u64, u64) {
+    /// How wide the page is, in pixels, with what lies outside the window.
+    pub fn page_width(&self) -> u64 {
         let metrics = json!({ "cmd": "Page.getLayoutMetrics", "params": {} });
         let metrics = self.command("POST", "goog/cdp/execute", Some(metrics));
-        let width = |of: &str| metrics[of]["clientWidth"].as_u64().or(metrics[of]["width"].as_u64());
-        (width("cssContentSize").unwrap(), width("cssLayoutViewport").unwrap())
+        metrics["cssContentSize"]["width"].as_u64().expect("a width")
     }
 
     pub fn url(&self) -> String {

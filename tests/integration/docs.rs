@@ -209,11 +209,11 @@ fn a_written_page_is_searched_without_a_server() {
 fn pages_fit_a_phone_and_need_no_script() {
     let server = start(PROJECT);
     let browser = Browser::open(false);
-    browser.resize(360, 740);
+    const PHONE: u16 = 360;
+    browser.resize(PHONE.into(), 740);
     for path in served(&server).keys() {
         browser.go(&format!("{}{path}", server.url));
-        let (whole, window) = browser.widths();
-        assert!(whole <= window, "{path} is {whole} wide, the window {window}");
+        assert_eq!(browser.page_width(), u64::from(PHONE), "{path}");
     }
     browser.go(&format!("{}/docs/project", server.url));
     browser.click(".to-contents");
@@ -326,4 +326,70 @@ fn the_table_of_exit_codes_is_that_of_the_help() {
         let plain = page.replace('`', "");
         assert!(plain.contains(&format!("| {code} | {} |", meaning.trim().replace('`', ""))), "{line}");
     }
+}
+
+/// What the program says about jobs, projects and servers that are wrong in the ways that the page tells of.
+fn complaints() -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let say = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = fnhost(args);
+        command.current_dir(directory.path()).env("FNHOST_REPO_DIR", support::store());
+        command.envs(variables.iter().copied()).stdin(Stdio::null());
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    let mut said = String::new();
+    for job in [
+        "get('/x')",
+        "fn(state => process.env)",
+        "const x = $.data; fn(state => state)",
+        "fn(state => eval('1'))",
+        "fn(state => { total = 3; return state; })",
+        "fn(state => {})",
+    ] {
+        write("job.js", job);
+        said += &say(&["run", "job.js", "-a", support::COMMON], &[]);
+    }
+    said += &say(&["run", "job.js", "-a", "http", "--no-install", "--repo-dir", "."], &[]);
+    said += &say(&["serve", "."], &[]);
+    write("project.yaml", "workflows: {}\n");
+    said += &say(&["check"], &[]);
+    write("project.yaml", "jobs: { a: { adaptr: common, trigger: any, expression: fn(state => state) } }\n");
+    said += &say(&["check"], &[]);
+    write("project.yaml", PROJECT);
+    said += &say(&["serve", "."], &[("FNHOST_SECRET_KEY", "short")]);
+    write("fnhost.yaml", "prot: 1\n");
+    said += &say(&["serve", "."], &[]);
+    write("fnhost.yaml", "");
+    let server = start(&PROJECT.replace("trigger: any,", "trigger: any, credential: registry,"));
+    let port = server.address.split_once(':').unwrap().1;
+    said += &say(&["serve", ".", "--port", port], &[]);
+    said += &String::from_utf8(server.command(&["serve", ".", "--port", "0"]).output().unwrap().stderr).unwrap();
+    said += &server.log().replace("\\n", "\n");
+    said
+}
+
+#[test]
+fn the_messages_in_troubleshooting_are_those_of_the_program() {
+    /// They take a registry, another key, or an address that others can reach; other tests see them.
+    const NOT_PROVOKED: [&str; 4] =
+        ["there is no package", "has no version that fits", "this secret was sealed", "everyone who reaches"];
+    let page = std::fs::read_to_string(Path::new(ROOT).join("docs/troubleshooting.md")).unwrap();
+    let said = complaints();
+    let (_, tables) = page.split_once("## Before anything runs").unwrap();
+    let (tables, _) = tables.split_once("## When messages come").unwrap();
+    let messages = tables.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split_once(" |"));
+    let mut seen = 0;
+    for (message, _) in messages {
+        let message = message.split("`, ").next().unwrap().trim_matches(['`', ' ']);
+        if NOT_PROVOKED.iter().any(|start| message.starts_with(start)) {
+            continue;
+        }
+        for part in message.split(['…', '`']).map(|part| part.trim_start_matches("cannot listen on 127.0.0.1:4001")) {
+            let part = if part == "adaptr" { "" } else { part.trim() };
+            assert!(said.contains(part), "no program says `{part}` of `{message}`: {said}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 10, "{seen}");
 }
