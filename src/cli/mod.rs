@@ -7,6 +7,7 @@ pub mod check;
 pub mod compile;
 pub mod completions;
 mod demo;
+pub mod docs;
 pub mod execute;
 pub mod exit;
 pub mod healthcheck;
@@ -52,6 +53,7 @@ enum Command {
     Install(install::Args),
     Check(check::Args),
     Init(init::Args),
+    Docs(docs::Args),
     Openapi(openapi::Args),
     Compile(compile::Args),
     Execute(execute::Args),
@@ -65,7 +67,7 @@ Examples:
   fnhost run job.js -a http -c credential.yaml -o out.json
   fnhost install http@7 common                   install adaptors beforehand
 
-More: fnhost --help, fnhost run --help, man pages with fnhost man.";
+More: fnhost --help, fnhost run --help, the documentation with fnhost docs.";
 
 const AFTER_LONG_HELP: &str = "\
 Examples:
@@ -82,7 +84,8 @@ Where to read on:
   fnhost run --help        options, limits and exit codes of a run
   fnhost install --help    versions, the lockfile, private registries
   fnhost execute --help    for scripts that call the `core` command of @openfn/core
-  fnhost man --out DIR     all of this as manual pages
+  fnhost docs              the documentation: how to begin, project files, operations, security
+  fnhost man --out DIR     all of this help as manual pages
 
 Environment:
   FNHOST_REPO_DIR                      where adaptors are installed, as --repo-dir
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Check(args) => check::run(args),
         Command::Init(args) => init::run(&args),
+        Command::Docs(args) => docs::run(args),
         Command::Openapi(args) => openapi::run(args),
         Command::Token(args) => token::run(args),
         Command::Install(args) => install::run(args),

@@ -155,7 +155,7 @@ fn load(dir: &Path) -> Result<Loaded, Failure> {
     match Project::load(dir, &|name| std::env::var(name).ok()) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
-                tracing::warn!("{warning}");
+                tracing::warn!("{}", warning.render("warning"));
             }
             Ok(loaded)
         }
@@ -182,6 +182,12 @@ fn store_failure(error: impl std::fmt::Display) -> Failure {
 }
 
 async fn listen(config: &HttpConfig) -> Result<TcpListener, Failure> {
+    if config.no_auth && !config.listen.host.is_loopback() {
+        return Err(Failure::usage(format!(
+            "--no-auth goes with a loopback address only: whoever reaches {} could do everything",
+            config.listen.host
+        )));
+    }
     let address = SocketAddr::new(config.listen.host, config.listen.port);
     TcpListener::bind(address).await.map_err(|error| {
         Failure::host(format!("cannot listen on {address}: {error}; is another server running? Take another --port"))

@@ -9,6 +9,7 @@ mod cli;
 mod compile;
 mod connections;
 mod cron;
+mod docs;
 mod durability;
 mod errors;
 mod execute;

@@ -93,7 +93,7 @@ fn page(next: &str, refusal: Option<&str>) -> Html<String> {
                 }
                 p.muted #hint {
                     "The server printed a first token when it was started for the first time. More are made with "
-                    code { "fnhost token create" } "."
+                    code { "fnhost token create" } ". " a href="/docs" { "Documentation" }
                 }
             }
         },
