@@ -14,6 +14,7 @@ mod evaluator;
 mod host;
 mod intercept;
 mod isolate_thread;
+mod job_function;
 mod limits;
 mod loader;
 mod machine;
