@@ -1,9 +1,9 @@
 //! What the store in SQLite does in a second, beside what the disk does.
 //!
-//! `cargo bench --bench store` (`-- --dir DIR` for another disk than that of the temporary directory). An answer comes
-//! after a sync of the disk, so the first figure is how often the disk syncs: a store without group commit could never
-//! admit more messages than that. Then: messages admitted, tasks claimed and settled, claims beside a long queue, and
-//! lists when a million runs are stored.
+//! `cargo bench --bench store` (`-- --dir DIR` for another disk than that of the temporary directory, `-- --only SECTION`
+//! for one section). An answer comes after a sync of the disk, so the first figure is how often the disk syncs: a store
+//! without group commit could never admit more messages than that. Then: messages admitted, tasks claimed and settled,
+//! both together as the engine does it (`pipeline`), claims beside a long queue, and lists when a million runs are stored.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,6 +11,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use fnhost::model::{
@@ -27,6 +28,8 @@ const SPAN: Duration = Duration::from_secs(5);
 /// Bytes of each message.
 const PAYLOAD: usize = 1000;
 const MILLION: usize = 1_000_000;
+/// Tasks claimed at once in the pipeline.
+const AHEAD: usize = 64;
 /// Pages read of each list.
 const PAGES: usize = 300;
 
@@ -35,13 +38,28 @@ fn main() {
     let dir = dir.map_or_else(std::env::temp_dir, PathBuf::from);
     let home = tempfile::tempdir_in(&dir).expect("a directory for the bench");
     println!("{}, {}\n", machine(), dir.display());
-    disk(home.path());
+    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let wanted = |section: &str| only.as_ref().is_none_or(|only| only == section);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        admissions(home.path()).await;
-        settlements(home.path()).await;
-        long_queue(home.path()).await;
-        lists(home.path()).await;
+        if wanted("disk") {
+            disk(home.path());
+        }
+        if wanted("admissions") {
+            admissions(home.path()).await;
+        }
+        if wanted("settlements") {
+            settlements(home.path()).await;
+        }
+        if wanted("pipeline") {
+            pipeline(home.path()).await;
+        }
+        if wanted("queue") {
+            long_queue(home.path()).await;
+        }
+        if wanted("lists") {
+            lists(home.path()).await;
+        }
     });
 }
 
@@ -256,6 +274,101 @@ async fn settlements(home: &Path) {
         store.close().await;
     }
     println!();
+}
+
+/// From a message to the end of its run, as the engine goes about it, with attempts that cost nothing: senders at work
+/// while one scheduler claims what is due and each task is settled on its own. What it costs, and on which threads.
+async fn pipeline(home: &Path) {
+    println!(
+        "| message to finished run | runs a second | commits a second | CPU a run | of it the writer |\n|---|---|---|---|---|"
+    );
+    for senders in [1, 16, 64] {
+        let store = open(home, &format!("pipeline-{senders}"));
+        let (before, cpu, started) = (store.stats().commits, ThreadTimes::now(), Instant::now());
+        let runs = pipe(&store, senders, SPAN).await;
+        let (span, cpu) = (started.elapsed().as_secs_f64(), ThreadTimes::now().since(&cpu));
+        let each = |time: Duration| format!("{:.0} us", time.as_secs_f64() * 1e6 / runs as f64);
+        println!(
+            "| {senders} senders | {:.0} | {:.0} | {} | {} |",
+            runs as f64 / span,
+            (store.stats().commits - before) as f64 / span,
+            each(cpu.all()),
+            each(cpu.of("store-writer")),
+        );
+        store.close().await;
+    }
+    println!();
+}
+
+/// Sends for as long as `span`, and runs all that was sent: how many runs.
+async fn pipe(store: &Arc<SqliteStore>, senders: usize, span: Duration) -> usize {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let sending = tokio::spawn({
+        let (store, sent) = (store.clone(), sent.clone());
+        async move {
+            together(senders, span, || {
+                let (store, sent) = (store.clone(), sent.clone());
+                async move {
+                    store.admit(intake()).await.expect("admitted");
+                    sent.fetch_add(1, Relaxed);
+                    true
+                }
+            })
+            .await
+        }
+    });
+    let (mut settled, mut running) = (0, tokio::task::JoinSet::new());
+    while !sending.is_finished() || settled < sent.load(Relaxed) {
+        let claimed = store.claim(wish(AHEAD - running.len())).await.expect("a claim").tasks;
+        for claimed in claimed {
+            let store = store.clone();
+            running.spawn(async move {
+                let message = claimed.run.message.expect("a message");
+                store.message(message).await.expect("a message");
+                store.settle(settlement(&claimed)).await.expect("settled");
+            });
+        }
+        match running.join_next().await {
+            Some(_) => settled += 1,
+            None => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+        while running.try_join_next().is_some() {
+            settled += 1;
+        }
+    }
+    settled
+}
+
+/// The CPU time of each of this process's threads.
+struct ThreadTimes(HashMap<String, (String, Duration)>);
+
+impl ThreadTimes {
+    fn now() -> Self {
+        let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let time = |thread: std::fs::DirEntry| {
+            let name = std::fs::read_to_string(thread.path().join("comm")).ok()?.trim().to_owned();
+            let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            let time = Duration::from_nanos(stat.split(' ').next()?.parse().ok()?);
+            Some((thread.file_name().to_string_lossy().into_owned(), (name, time)))
+        };
+        Self(threads.filter_map(time).collect())
+    }
+
+    fn since(self, before: &Self) -> Self {
+        let passed = |(id, (name, time)): (String, (String, Duration))| {
+            let earlier = before.0.get(&id).map_or(Duration::ZERO, |(_, time)| *time);
+            (id, (name, time.saturating_sub(earlier)))
+        };
+        Self(self.0.into_iter().map(passed).collect())
+    }
+
+    fn all(&self) -> Duration {
+        self.0.values().map(|(_, time)| *time).sum()
+    }
+
+    fn of(&self, name: &str) -> Duration {
+        self.0.values().filter(|(thread, _)| thread == name).map(|(_, time)| *time).sum()
+    }
 }
 
 /// Claims of one task, from a short queue and beside a hundred thousand tasks of other workflows.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::rows::{self, Json};
-use crate::model::{Message, MessageId, RunId, Task, TaskInput, Timestamp};
+use crate::model::{Message, MessageId, Run, RunId, Task, TaskInput, Timestamp};
 use crate::store::{Admitted, Intake, NewRun, Result, Tick};
 
 /// Bytes of payload in it: what it takes to write.
@@ -32,6 +32,9 @@ pub fn admit(connection: &Connection, intake: &Intake) -> Result<Admitted> {
     }
     for run in &intake.runs {
         insert_run(connection, run)?;
+        if intake.message.is_none() {
+            use_message(connection, &run.run)?;
+        }
     }
     Ok(Admitted::New)
 }
@@ -122,11 +125,14 @@ fn insert_run(connection: &Connection, NewRun { run, tasks }: &NewRun) -> rusqli
         run.traceparent,
         run.failure.as_ref().map(Json),
     ])?;
-    if let Some(message) = run.message {
-        let mut claim = connection.prepare_cached("UPDATE messages SET in_use = 1 WHERE id = ?1 AND in_use = 0")?;
-        claim.execute([message])?;
-    }
     insert_tasks(connection, tasks)
+}
+
+/// Marks the message that was kept before and now starts a run.
+fn use_message(connection: &Connection, run: &Run) -> rusqlite::Result<()> {
+    let Some(message) = run.message else { return Ok(()) };
+    let mut mark = connection.prepare_cached("UPDATE messages SET in_use = 1 WHERE id = ?1 AND in_use = 0")?;
+    mark.execute([message]).map(drop)
 }
 
 /// How many of the tasks have not ended.

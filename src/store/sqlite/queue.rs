@@ -193,7 +193,7 @@ pub fn void_leases(connection: &Connection) -> rusqlite::Result<()> {
 pub fn renew(
     connection: &Connection,
     owner: &str,
-    tasks: Vec<TaskId>,
+    tasks: &[TaskId],
     lease_until: Timestamp,
 ) -> rusqlite::Result<Vec<TaskId>> {
     let mut prolong = connection
@@ -201,7 +201,7 @@ pub fn renew(
     let mut kept = Vec::with_capacity(tasks.len());
     for task in tasks {
         if prolong.execute(params![task, owner, lease_until])? > 0 {
-            kept.push(task);
+            kept.push(*task);
         }
     }
     Ok(kept)
