@@ -20,8 +20,9 @@ use fnhost::model::{
 };
 use fnhost::store::sqlite::{SqliteOptions, SqliteStore};
 use fnhost::store::{
-    Claim, ClaimedTask, Intake, MessageFilter, NewRun, PageRequest, RunFilter, Settlement, Store, Then,
+    Claim, ClaimedTask, Intake, Lease, MessageFilter, NewRun, PageRequest, RunFilter, Settlement, Store, Then,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long each rate is measured.
 const SPAN: Duration = Duration::from_secs(5);
@@ -161,7 +162,7 @@ fn new_run(workflow: &str, message: Option<MessageId>) -> NewRun {
 fn intake() -> Intake {
     let message = message();
     let runs = vec![new_run("workflow", Some(message.id))];
-    Intake { message: Some(message), tick: None, runs }
+    Intake { message: Some(message), runs, ..Intake::default() }
 }
 
 /// Lets `workers` do `work` again and again until the time is over or there is no more: how often a second, and how long
@@ -220,6 +221,7 @@ fn wish(limit: usize) -> Claim {
         lease_until: now.saturating_add(Duration::from_secs(60)),
         limit,
         allowance: HashMap::new(),
+        otherwise: usize::MAX,
         running: HashMap::new(),
     }
 }
@@ -238,10 +240,11 @@ fn settlement(claimed: &ClaimedTask) -> Settlement {
     Settlement {
         owner: "bench".into(),
         attempt,
-        output: Some(format!("{{\"data\":\"{}\"}}", "y".repeat(PAYLOAD))),
+        output: Some(format!("{{\"data\":\"{}\"}}", "y".repeat(PAYLOAD)).into()),
         log: "{\"level\":\"info\",\"message\":\"hello\"}\n".repeat(5),
         keep_cursor: false,
         then: Then::Next { state: TaskState::Completed, tasks: vec![] },
+        lease: None,
     }
 }
 
@@ -300,43 +303,69 @@ async fn pipeline(home: &Path) {
     println!();
 }
 
-/// Sends for as long as `span`, and runs all that was sent: how many runs.
+/// Sends for as long as `span`, and runs all that was sent: how many runs. As long as there are places, what comes is taken
+/// in the transaction that keeps it.
 async fn pipe(store: &Arc<SqliteStore>, senders: usize, span: Duration) -> usize {
-    let sent = Arc::new(AtomicUsize::new(0));
+    let pipe =
+        Arc::new(Pipe { store: store.clone(), places: Arc::new(Semaphore::new(AHEAD)), counts: Counts::default() });
     let sending = tokio::spawn({
-        let (store, sent) = (store.clone(), sent.clone());
-        async move {
-            together(senders, span, || {
-                let (store, sent) = (store.clone(), sent.clone());
-                async move {
-                    store.admit(intake()).await.expect("admitted");
-                    sent.fetch_add(1, Relaxed);
-                    true
-                }
-            })
-            .await
-        }
+        let pipe = pipe.clone();
+        async move { together(senders, span, || pipe.clone().send()).await }
     });
-    let (mut settled, mut running) = (0, tokio::task::JoinSet::new());
-    while !sending.is_finished() || settled < sent.load(Relaxed) {
-        let claimed = store.claim(wish(AHEAD - running.len())).await.expect("a claim").tasks;
+    while !sending.is_finished() || pipe.counts.settled.load(Relaxed) < pipe.counts.sent.load(Relaxed) {
+        let places = pipe.places.available_permits().max(1) as u32;
+        let mut places = pipe.places.clone().acquire_many_owned(places).await.expect("places");
+        let claimed = store.claim(wish(places.num_permits())).await.expect("a claim").tasks;
+        if claimed.is_empty() {
+            drop(places);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        }
         for claimed in claimed {
-            let store = store.clone();
-            running.spawn(async move {
-                let message = claimed.run.message.expect("a message");
-                store.message(message).await.expect("a message");
-                store.settle(settlement(&claimed)).await.expect("settled");
-            });
-        }
-        match running.join_next().await {
-            Some(_) => settled += 1,
-            None => tokio::time::sleep(Duration::from_millis(1)).await,
-        }
-        while running.try_join_next().is_some() {
-            settled += 1;
+            tokio::spawn(pipe.clone().finish(claimed, places.split(1).expect("as many places as tasks")));
         }
     }
-    settled
+    pipe.counts.settled.load(Relaxed)
+}
+
+struct Pipe {
+    store: Arc<SqliteStore>,
+    places: Arc<Semaphore>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    sent: AtomicUsize,
+    settled: AtomicUsize,
+}
+
+impl Pipe {
+    async fn send(self: Arc<Self>) -> bool {
+        let mut intake = intake();
+        let mut ours = None;
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            let (now, NewRun { run, tasks }) = (now(), &mut intake.runs[0]);
+            (run.state, run.started_at) = (RunState::Running, Some(now));
+            (tasks[0].state, tasks[0].attempts) = (TaskState::Running, 1);
+            let until = now.saturating_add(Duration::from_secs(60));
+            intake.lease = Some(Lease { owner: "bench".into(), started: now, until });
+            let (task, run) = (tasks[0].clone(), run.clone());
+            ours = Some((ClaimedTask { task, run, forgiven: 0, lease_started: now }, place));
+        }
+        self.store.admit(intake).await.expect("admitted");
+        self.counts.sent.fetch_add(1, Relaxed);
+        if let Some((claimed, place)) = ours {
+            tokio::spawn(self.finish(claimed, place));
+        }
+        true
+    }
+
+    async fn finish(self: Arc<Self>, claimed: ClaimedTask, place: OwnedSemaphorePermit) {
+        self.store.settle(settlement(&claimed)).await.expect("settled");
+        self.counts.settled.fetch_add(1, Relaxed);
+        drop(place);
+    }
 }
 
 /// The CPU time of each of this process's threads.
@@ -417,7 +446,7 @@ async fn million(store: &Arc<SqliteStore>) {
         let message = Message { data: format!("{{\"number\":{from}}}"), ..message() };
         let new = |index| ended(new_run(&format!("workflow {}", index % 20), Some(message.id)), index);
         let runs = (from..from + 10).map(new).collect();
-        let intake = Intake { message: Some(message), tick: None, runs };
+        let intake = Intake { message: Some(message), runs, ..Intake::default() };
         let store = store.clone();
         running.spawn(async move { store.admit(intake).await.expect("admitted") });
     }

@@ -187,7 +187,7 @@ fn size(settlement: &Settlement) -> usize {
             .sum(),
         _ => 0,
     };
-    settlement.output.as_ref().map_or(0, String::len) + settlement.log.len() + states
+    settlement.output.as_ref().map_or(0, |output| output.len()) + settlement.log.len() + states
 }
 
 #[async_trait]

@@ -25,7 +25,7 @@ pub fn settle(connection: &Connection, settlement: &Settlement) -> Result<Settle
     }
     let opened = match &settlement.then {
         Then::Next { tasks, .. } => {
-            intake::insert_tasks(connection, tasks)?;
+            intake::insert_tasks(connection, tasks, settlement.lease.as_ref())?;
             rows::count(intake::open(tasks)) - 1
         }
         Then::Retry { .. } => return Ok(Settled::Open),
@@ -95,6 +95,9 @@ fn insert_attempt(
     if let Some(output) = output {
         let mut statement = connection.prepare_cached("INSERT INTO outputs (attempt, output) VALUES (?1, ?2)")?;
         statement.execute(params![key, output])?;
+    }
+    if log.is_empty() {
+        return Ok(());
     }
     let mut statement =
         connection.prepare_cached("INSERT INTO logs (attempt, finished_at, log) VALUES (?1, ?2, ?3)")?;
