@@ -77,7 +77,7 @@ impl Engine {
         let runs = start.runs(&entrances);
         let started = names(&runs);
         if !runs.is_empty() {
-            self.admit(Intake { message: None, tick: None, runs }).await?;
+            self.admit(Intake { runs, ..Intake::default() }).await?;
         }
         Ok(started)
     }
@@ -100,13 +100,13 @@ impl Engine {
     /// Sends dead tasks on their way again; how many.
     pub async fn redrive(&self, redrive: Redrive) -> Result<usize, ActionError> {
         let count = self.shared.store.redrive(redrive, self.now()).await?;
-        self.shared.due.notify_one();
+        self.shared.places.wake(None);
         Ok(count)
     }
 
     async fn admit_run(&self, run: crate::store::NewRun) -> Result<RunId, ActionError> {
         let id = run.run.id;
-        self.admit(Intake { message: None, tick: None, runs: vec![run] }).await?;
+        self.admit(Intake { runs: vec![run], ..Intake::default() }).await?;
         Ok(id)
     }
 

@@ -144,7 +144,7 @@ impl Engine {
             Start { now, run_at: now, message: None, priority: Priority::Normal, traceparent: None, retry_of: None };
         let run = start.run(definition, Some(&trigger.name), (definition.workflow.start.as_str(), TaskInput::Cursor));
         let tick = Tick { trigger: tick_key(entrance), scheduled_at, alone };
-        let intake = Intake { message: None, tick: Some(tick), runs: vec![run] };
+        let intake = Intake { tick: Some(tick), runs: vec![run], ..Intake::default() };
         if self.admit(intake).await? == Admitted::Overlap {
             tracing::info!(
                 trigger = trigger.name,

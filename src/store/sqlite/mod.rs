@@ -158,7 +158,7 @@ impl SqliteStore {
     async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        F: FnMut(&Connection) -> Result<T> + Send + 'static,
     {
         self.writer.execute(Admission::progress(0), work).await
     }
@@ -187,7 +187,7 @@ fn size(settlement: &Settlement) -> usize {
             .sum(),
         _ => 0,
     };
-    settlement.output.as_ref().map_or(0, String::len) + settlement.log.len() + states
+    settlement.output.as_ref().map_or(0, |output| output.len()) + settlement.log.len() + states
 }
 
 #[async_trait]
@@ -249,7 +249,7 @@ impl Store for SqliteStore {
 
     async fn renew(&self, owner: &str, tasks: &[TaskId], lease_until: Timestamp) -> Result<Vec<TaskId>> {
         let (owner, tasks) = (owner.to_owned(), tasks.to_vec());
-        self.write(move |connection| Ok(queue::renew(connection, &owner, tasks, lease_until)?)).await
+        self.write(move |connection| Ok(queue::renew(connection, &owner, &tasks, lease_until)?)).await
     }
 
     async fn release(&self, owner: &str, tasks: &[TaskId]) -> Result<()> {
