@@ -167,6 +167,13 @@ fn open_store(args: &Args) -> Result<(Arc<dyn Store>, SecretKey), Failure> {
     let dir = args.store.data_dir.clone().unwrap_or_else(|| args.dir.join(".fnhost"));
     std::fs::create_dir_all(&dir)
         .map_err(|error| Failure::host(format!("cannot make the data directory {}: {error}", dir.display())))?;
+    tempfile::tempfile_in(&dir).map_err(|error| {
+        Failure::host(format!(
+            "cannot write in the data directory {}: {error}; make it writable for the user that runs fnhost, or name \
+             another with --data-dir",
+            dir.display()
+        ))
+    })?;
     let key = match std::env::var("FNHOST_SECRET_KEY") {
         Ok(key) => {
             SecretKey::from_base64(&key).map_err(|error| Failure::usage(format!("FNHOST_SECRET_KEY: {error}")))?

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::support::disk::Disk;
 use super::support::{self, fnhost};
 
 /// How long anything may take before a test gives up: long, since machines that test are busy.
@@ -23,6 +24,7 @@ pub struct Setup {
     dir: TempDir,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    disk: Option<Arc<Disk>>,
 }
 
 /// A server that runs. It is killed when it is dropped.
@@ -49,7 +51,7 @@ impl Setup {
         // The adaptors of all tests, so that nothing is installed.
         symlink(support::store().join("node_modules"), dir.path().join("node_modules")).unwrap();
         std::fs::copy(support::store().join("fnhost.lock"), dir.path().join("fnhost.lock")).unwrap();
-        Self { dir, args: Vec::new(), env: Vec::new() }.file("project.yaml", project)
+        Self { dir, args: Vec::new(), env: Vec::new(), disk: None }.file("project.yaml", project)
     }
 
     /// Writes a file into the project.
@@ -70,6 +72,13 @@ impl Setup {
         self
     }
 
+    /// Keeps its data on this disk.
+    pub fn data_on(mut self, disk: &Arc<Disk>) -> Self {
+        self.disk = Some(disk.clone());
+        let path = disk.path().display().to_string();
+        self.args(&["--data-dir", &path])
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -81,9 +90,19 @@ impl Setup {
         command
     }
 
-    pub fn start(self) -> Server {
+    /// The server's command, ready to be started.
+    pub fn serve(&self) -> Command {
         let mut command = self.command(&["serve", ".", "--port", "0", "--log-json", "--no-install"]);
-        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(&self.args);
+        match &self.disk {
+            Some(disk) => disk.command(&command),
+            None => command,
+        }
+    }
+
+    pub fn start(self) -> Server {
+        let mut command = self.serve();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");
         let log = Arc::new(Mutex::new(String::new()));
         let lines = follow(&mut child, log.clone());
@@ -242,7 +261,7 @@ impl Server {
     /// Kills it and starts it again on the same data.
     pub fn restart(mut self) -> Server {
         self.kill();
-        let empty = Setup { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new() };
+        let empty = Setup { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None };
         let setup = std::mem::replace(&mut self.setup, empty);
         let mut server = setup.start();
         server.token.clone_from(&self.token);
