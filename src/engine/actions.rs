@@ -72,7 +72,7 @@ impl Engine {
     pub async fn replay(&self, id: MessageId) -> Result<Vec<(RunId, String)>, ActionError> {
         let message =
             self.shared.store.message(id).await?.ok_or_else(|| ActionError::NotFound(format!("message {id}")))?;
-        let entrances = self.entrances_for(&message).await;
+        let entrances = self.entrances_for(&message).await?;
         let start = Start { message: Some(id), ..self.at_once() };
         let runs = start.runs(&entrances);
         let started = names(&runs);

@@ -72,6 +72,9 @@ pub enum EngineError {
     Store(#[from] StoreError),
     #[error("the service is stopping")]
     Stopping,
+    /// Whether a message is for a trigger cannot be said.
+    #[error("the condition of the trigger `{trigger}` was not evaluated to its end: {reason}")]
+    Undecided { trigger: String, reason: String },
 }
 
 /// See the module. Cheap to clone.

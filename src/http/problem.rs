@@ -115,6 +115,12 @@ impl From<EngineError> for Problem {
             EngineError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE)
                 .with_detail("the service is stopping")
                 .retry_after(Duration::from_secs(5)),
+            EngineError::Undecided { .. } => {
+                tracing::warn!(%error, "a message was refused");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE)
+                    .with_detail("whether the message is for a trigger could not be found out; nothing was kept")
+                    .retry_after(Duration::from_secs(5))
+            }
         }
     }
 }

@@ -57,6 +57,28 @@ triggers:
     );
 }
 
+#[test]
+fn a_condition_that_is_cut_short_refuses_the_message() {
+    let server = server::start(
+        "
+jobs:
+  slow: { adaptor: common, trigger: slow, expression: fn(state => state) }
+  large: { adaptor: common, trigger: large, expression: fn(state => state) }
+triggers:
+  slow: { criteria: { form: slow }, condition: '(() => { while (data.endless); return true; })()' }
+  large: { criteria: { form: large }, condition: '(() => { for (const all = []; ;) all.push([all.length]); })()' }
+",
+    );
+    for message in [json!({ "form": "slow", "endless": true }), json!({ "form": "large" })] {
+        let refused = server.post("/inbox", &message).expect(503);
+        assert!(refused.header("retry-after").is_some());
+    }
+    assert_eq!(server.list("/api/v1/messages").len(), 0, "what was refused is not kept");
+    let log = server.log();
+    assert!(log.contains("trigger `slow`") && log.contains("trigger `large`"), "{log}");
+    assert_eq!(server.post("/inbox", &json!({ "form": "slow" })).expect(202).json()["data"], json!(["slow"]));
+}
+
 /// `first` waits at the gate, and fails if it is told to; `good` and `bad` follow it.
 fn chain(gate: &Gate) -> String {
     format!(
