@@ -15,7 +15,7 @@ use crate::store::StoreError;
 pub struct Problem {
     /// What kind of problem it is, for programs; never changes.
     #[serde(rename = "type")]
-    #[schema(value_type = String, example = "https://fnhost.dev/problems/not-found")]
+    #[schema(value_type = String, example = "about:blank")]
     kind: String,
     #[schema(value_type = String)]
     title: Cow<'static, str>,
