@@ -86,7 +86,7 @@ impl Engine {
     pub async fn cancel(&self, run: RunId) -> Result<Cancellation, ActionError> {
         let cancelled = self.shared.store.cancel(run, self.now()).await?;
         if let Cancellation::Cancelled { .. } = &cancelled {
-            self.shared.stop_attempts(run);
+            self.shared.stop_attempts(run).await;
             if let Some(detail) = self.shared.store.run(run).await? {
                 self.run_ended(&detail.run, RunState::Cancelled);
                 let kind = EventKind::RunEnded { state: RunState::Cancelled };

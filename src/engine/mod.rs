@@ -103,6 +103,8 @@ struct Shared {
     turns: Turns,
     /// How many tasks may be claimed at once.
     room: Arc<Semaphore>,
+    /// Held from a claim until what it gave counts as under way: in between, nobody could stop it.
+    claiming: tokio::sync::Mutex<()>,
     /// Something may be due.
     due: Notify,
     /// What a clock is to do may have changed.
@@ -164,7 +166,8 @@ impl Shared {
     }
 
     /// Tells the attempts at a run's tasks to stop.
-    fn stop_attempts(&self, run: RunId) {
+    async fn stop_attempts(&self, run: RunId) {
+        let _none_is_between = self.claiming.lock().await;
         let in_flight = self.in_flight.lock();
         in_flight.values().filter(|flight| flight.run == run).for_each(|flight| flight.cancel.cancel());
     }
@@ -212,6 +215,7 @@ impl Engine {
             in_flight: Mutex::default(),
             turns: Turns::new(isolates),
             room: Arc::new(Semaphore::new(room)),
+            claiming: tokio::sync::Mutex::default(),
             due: Notify::new(),
             timers: Notify::new(),
             shutdown: CancellationToken::new(),

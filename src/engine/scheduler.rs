@@ -33,6 +33,7 @@ impl Engine {
             while let Ok(permit) = self.shared.room.clone().try_acquire_owned() {
                 permits.push(permit);
             }
+            let claiming = self.shared.claiming.lock().await;
             let wait = match self.claim(permits.len()).await {
                 Ok(claimed) => self.spawn(claimed, &mut permits),
                 Err(error) => {
@@ -40,6 +41,7 @@ impl Engine {
                     STORE_AWAY
                 }
             };
+            drop(claiming);
             if !permits.is_empty() {
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
