@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::demo;
 use super::exit::{Exit, Failure};
+use super::{demo, prepare};
 use crate::adaptor::progress::Silent;
 use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store as Adaptors, install};
 use crate::config::{HttpConfig, JobConfig, StoreConfig, days};
@@ -113,7 +113,7 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
 
     let adaptors = Adaptors::at(&args.dir);
     let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
-    let runner = runner(&args.jobs, adaptors, &installed);
+    let runner = runner(&args.jobs, adaptors, &installed)?;
     let options = Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
     let engine = Engine::start(store.clone(), secret_key.clone(), runner, options).await.map_err(store_failure)?;
     let access = Arc::new(Access::new(store.clone(), args.http.no_auth));
@@ -211,7 +211,11 @@ async fn install_missing(args: &Args, adaptors: &Adaptors, workflows: &[Workflow
             return Err(Failure::host(format!("not installed: {}; run: fnhost install", names.join(", "))));
         }
         tracing::info!("installing {}", names.join(", "));
-        let options = InstallOptions { npmrc_dir: Some(args.dir.clone()), ..Default::default() };
+        let options = InstallOptions {
+            npmrc_dir: Some(args.dir.clone()),
+            ca_file: args.jobs.cafile.clone(),
+            ..Default::default()
+        };
         let store = adaptors.clone();
         let installed = tokio::task::spawn_blocking(move || install(&store, &missing, &options, &Silent)).await;
         installed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).map_err(|error| {
@@ -240,8 +244,9 @@ fn specs_of(workflows: &[Workflow]) -> Result<Vec<AdaptorSpec>, Failure> {
     Ok(specs)
 }
 
-fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> JsRunner {
-    let host = super::prepare::host(&adaptors, installed, None);
+fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> Result<JsRunner, Failure> {
+    let ca_file = prepare::ca_file(jobs.cafile.as_deref(), |warning| tracing::warn!("{warning}"))?;
+    let host = prepare::host(&adaptors, installed, ca_file);
     let mut options = PoolOptions::default();
     // One more than a workflow may have: the others' turn always comes.
     options.size = jobs.concurrency.unwrap_or(options.size).max(1) + 1;
@@ -253,7 +258,7 @@ fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> JsRu
         log: jobs.log_limit.bytes(),
         ..Limits::default()
     };
-    JsRunner { store: adaptors, pool: IsolatePool::new(host, options), limits }
+    Ok(JsRunner { store: adaptors, pool: IsolatePool::new(host, options), limits })
 }
 
 fn retention(config: &StoreConfig) -> RetentionPolicy {

@@ -47,11 +47,16 @@ pub fn start(project: &str) -> Server {
 impl Setup {
     /// A server of a project, which is the text of a `project.yaml`.
     pub fn new(project: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let setup = Self::empty();
         // The adaptors of all tests, so that nothing is installed.
-        symlink(support::store().join("node_modules"), dir.path().join("node_modules")).unwrap();
-        std::fs::copy(support::store().join("fnhost.lock"), dir.path().join("fnhost.lock")).unwrap();
-        Self { dir, args: Vec::new(), env: Vec::new(), disk: None }.file("project.yaml", project)
+        symlink(support::store().join("node_modules"), setup.path("node_modules")).unwrap();
+        std::fs::copy(support::store().join("fnhost.lock"), setup.path("fnhost.lock")).unwrap();
+        setup.args(&["--no-install"]).file("project.yaml", project)
+    }
+
+    /// A server in an empty directory.
+    pub fn empty() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None }
     }
 
     /// Writes a file into the project.
@@ -92,7 +97,7 @@ impl Setup {
 
     /// The server's command, ready to be started.
     pub fn serve(&self) -> Command {
-        let mut command = self.command(&["serve", ".", "--port", "0", "--log-json", "--no-install"]);
+        let mut command = self.command(&["serve", ".", "--port", "0", "--log-json"]);
         command.args(&self.args);
         match &self.disk {
             Some(disk) => disk.command(&command),
@@ -261,8 +266,7 @@ impl Server {
     /// Kills it and starts it again on the same data.
     pub fn restart(mut self) -> Server {
         self.kill();
-        let empty = Setup { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None };
-        let setup = std::mem::replace(&mut self.setup, empty);
+        let setup = std::mem::replace(&mut self.setup, Setup::empty());
         let mut server = setup.start();
         server.token.clone_from(&self.token);
         server
