@@ -137,6 +137,10 @@ pub struct JobConfig {
     #[arg(long, value_name = "MB", env = "FNHOST_LOG_LIMIT", default_value = "1")]
     pub log_limit: Megabytes,
 
+    /// Certificate authorities that jobs and installs trust besides the usual ones, a PEM file
+    #[arg(long, value_name = "FILE", env = "FNHOST_CAFILE")]
+    pub cafile: Option<PathBuf>,
+
     /// How long to wait for running jobs when the server is told to stop
     #[arg(long, value_name = "TIME", env = "FNHOST_DRAIN_TIMEOUT", default_value = "25s")]
     pub drain_timeout: Span,

@@ -72,7 +72,7 @@ impl Engine {
     pub async fn replay(&self, id: MessageId) -> Result<Vec<(RunId, String)>, ActionError> {
         let message =
             self.shared.store.message(id).await?.ok_or_else(|| ActionError::NotFound(format!("message {id}")))?;
-        let entrances = self.entrances_for(&message).await;
+        let entrances = self.entrances_for(&message).await?;
         let start = Start { message: Some(id), ..self.at_once() };
         let runs = start.runs(&entrances);
         let started = names(&runs);
@@ -86,7 +86,7 @@ impl Engine {
     pub async fn cancel(&self, run: RunId) -> Result<Cancellation, ActionError> {
         let cancelled = self.shared.store.cancel(run, self.now()).await?;
         if let Cancellation::Cancelled { .. } = &cancelled {
-            self.shared.stop_attempts(run);
+            self.shared.stop_attempts(run).await;
             if let Some(detail) = self.shared.store.run(run).await? {
                 self.run_ended(&detail.run, RunState::Cancelled);
                 let kind = EventKind::RunEnded { state: RunState::Cancelled };

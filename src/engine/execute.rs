@@ -24,8 +24,8 @@ use crate::store::{ClaimedTask, Settled, Settlement, StoreError, Then};
 /// Attempts cut by the end of their process after which a task is given up, if its policy allows no more than that: it
 /// may be what ends the process.
 const MOST_LOST: u32 = 5;
-/// The longest wait between two tries to write a result to a store that is away.
-const LONGEST_SETTLE_WAIT: Duration = Duration::from_secs(5);
+/// The longest wait between two tries to write to a store that is away.
+const LONGEST_WRITE_WAIT: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Runs a claimed task and settles it.
@@ -177,6 +177,7 @@ impl Engine {
         };
         let output: Option<Arc<str>> = output.map(Arc::from);
         let mut then = self.then(claimed, definition.as_deref(), &attempt, now);
+        let _between = self.shared.claiming.read().await;
         let ours = self.follow_at_once(claimed, &mut then, now);
         if let (Then::Next { tasks, .. }, Some(output)) = (&then, &output)
             && !tasks.is_empty()
@@ -296,26 +297,33 @@ impl Engine {
         self.settle(&claimed, &settlement, hold).await;
     }
 
-    /// Writes a result, however long the store is away: an attempt that was made must not be made again for that.
+    /// Writes a result: an attempt that was made must not be made again for want of that.
     async fn settle(&self, claimed: &ClaimedTask, settlement: &Settlement, hold: &mut Hold) -> Settled {
-        let mut wait = Duration::from_millis(50);
-        let settled = loop {
-            match self.shared.store.settle(settlement.clone()).await {
-                Ok(settled) => break settled,
-                Err(error) if self.shared.stopped.is_cancelled() => {
-                    self.shared.store_trouble(&error, "a result is lost, and its task will run again");
-                    break Settled::LeaseLost;
-                }
-                Err(error) => {
-                    self.shared.store_trouble(&error, "cannot keep a result; trying again");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(LONGEST_SETTLE_WAIT);
-                }
-            }
-        };
+        let settle = || self.shared.store.settle(settlement.clone());
+        let settled = self.insist("cannot keep a result", settle).await.unwrap_or(Settled::LeaseLost);
         hold.let_go();
         self.told(claimed, settlement, settled);
         settled
+    }
+
+    /// Writes, however long the store is away. None: the engine stopped first, and the task will run again as one whose
+    /// attempt was cut.
+    async fn insist<T, W>(&self, trouble: &str, write: impl Fn() -> W) -> Option<T>
+    where
+        W: Future<Output = Result<T, StoreError>>,
+    {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            match write().await {
+                Ok(written) => return Some(written),
+                Err(error) => self.shared.store_trouble(&error, trouble),
+            }
+            if self.shared.stopped.is_cancelled() {
+                return None;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WRITE_WAIT);
+        }
     }
 
     /// Tells of what was settled, and wakes who waits for it.
@@ -386,11 +394,10 @@ impl Engine {
         })
     }
 
-    /// Gives back a task that was claimed and not begun.
+    /// Gives back a task that was claimed and not begun: left to its lease, it would count as one that was cut.
     async fn hand_back(&self, claimed: &ClaimedTask, hold: &mut Hold) {
-        if let Err(error) = self.shared.store.release(&self.shared.owner, &[claimed.task.id]).await {
-            self.shared.store_trouble(&error, "a task stays taken until its lease runs out");
-        }
+        let task = [claimed.task.id];
+        self.insist("cannot hand back a task", || self.shared.store.release(&self.shared.owner, &task)).await;
         hold.let_go();
         if !self.is_stopping() {
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -9,6 +9,7 @@ use super::execute::message_state;
 use super::places::{Limits, Place};
 use super::served::{Definition, Entrance};
 use super::{Engine, EngineError, Event, EventKind, metrics, trace};
+use crate::isolate::NoAnswer;
 use crate::model::{
     Message, MessageId, Priority, Request, Run, RunId, RunState, Task, TaskId, TaskInput, TaskState, Timestamp,
     Trigger, TriggerKind,
@@ -67,6 +68,7 @@ impl Engine {
             Ok(receipt) => metrics::received(&topic, known, receipt.duplicate, started.elapsed()),
             Err(EngineError::Store(error)) => metrics::refused_by_store(error),
             Err(EngineError::Stopping) => metrics::refused("stopping"),
+            Err(EngineError::Undecided { .. }) => metrics::refused("condition"),
         }
         if let Some(span) = span {
             span.end(&topic, &received);
@@ -81,7 +83,7 @@ impl Engine {
         let (topic, entrances) = match target {
             Target::Topic(topic) => {
                 let Incoming { value, data, request, .. } = &incoming;
-                (topic.to_owned(), self.matching(topic, value, data, request).await)
+                (topic.to_owned(), self.matching(topic, value, data, request).await?)
             }
             Target::Webhook(entrances) => (webhook_topic(entrances), entrances.to_vec()),
         };
@@ -116,7 +118,13 @@ impl Engine {
     }
 
     /// The triggers of a topic that a message is for.
-    async fn matching(&self, topic: &str, value: &Value, data: &str, request: &Request) -> Vec<Entrance> {
+    async fn matching(
+        &self,
+        topic: &str,
+        value: &Value,
+        data: &str,
+        request: &Request,
+    ) -> Result<Vec<Entrance>, EngineError> {
         let served = self.served();
         let mut found = Vec::new();
         for entrance in served.topic(topic) {
@@ -125,32 +133,40 @@ impl Engine {
                 continue;
             }
             let holds = match condition {
-                Some(condition) => self.holds(entrance.trigger(), condition, data, request).await,
+                Some(condition) => self.holds(entrance.trigger(), condition, data, request).await?,
                 None => true,
             };
             if holds {
                 found.push(entrance.clone());
             }
         }
-        found
+        Ok(found)
     }
 
-    /// Whether a trigger's condition holds. One that throws does not hold, and its author can read why.
-    async fn holds(&self, trigger: &Trigger, condition: &str, data: &str, request: &Request) -> bool {
+    /// Whether a trigger's condition holds. One that throws does not hold, and its author can read why. One that was cut
+    /// short might: the message is not taken in for nobody.
+    async fn holds(
+        &self,
+        trigger: &Trigger,
+        condition: &str,
+        data: &str,
+        request: &Request,
+    ) -> Result<bool, EngineError> {
         let request = serde_json::to_string(request).unwrap_or_default();
         match self.shared.conditions.holds(condition, &[("data", data), ("request", &request)]).await {
-            Ok(holds) => holds,
-            Err(reason) => {
+            Ok(holds) => Ok(holds),
+            Err(NoAnswer::Faulty(reason)) => {
                 tracing::warn!(trigger = trigger.name, reason, "the trigger's condition cannot be evaluated");
-                false
+                Ok(false)
             }
+            Err(NoAnswer::CutShort(reason)) => Err(EngineError::Undecided { trigger: trigger.name.clone(), reason }),
         }
     }
 
     /// The triggers that a message kept before is for now.
-    pub(super) async fn entrances_for(&self, message: &Message) -> Vec<Entrance> {
+    pub(super) async fn entrances_for(&self, message: &Message) -> Result<Vec<Entrance>, EngineError> {
         if let Some(path) = message.topic.strip_prefix("i/") {
-            return self.served().webhook(path).map_or_else(Vec::new, |(entrances, _)| entrances.to_vec());
+            return Ok(self.served().webhook(path).map_or_else(Vec::new, |(entrances, _)| entrances.to_vec()));
         }
         let value = serde_json::from_str(&message.data).unwrap_or_default();
         self.matching(&message.topic, &value, &message.data, &message.request).await
@@ -159,6 +175,7 @@ impl Engine {
     /// Keeps an intake, tells of the runs, and has them started.
     pub(super) async fn admit(&self, mut intake: Intake) -> Result<Admitted, EngineError> {
         let created = self.shared.events.heard().then(|| created(&intake.runs));
+        let _between = self.shared.claiming.read().await;
         let (ours, waiting) = self.take_at_once(&mut intake);
         let admitted = self.shared.store.admit(intake).await?;
         if admitted == Admitted::New {

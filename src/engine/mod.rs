@@ -74,6 +74,9 @@ pub enum EngineError {
     Store(#[from] StoreError),
     #[error("the service is stopping")]
     Stopping,
+    /// Whether a message is for a trigger cannot be said.
+    #[error("the condition of the trigger `{trigger}` was not evaluated to its end: {reason}")]
+    Undecided { trigger: String, reason: String },
 }
 
 /// See the module. Cheap to clone.
@@ -103,6 +106,8 @@ struct Shared {
     /// How many tasks are taken at once.
     places: Arc<Places>,
     recent: Recent,
+    /// Shared from a claim until what it gave counts as under way: in between, nobody could stop it.
+    claiming: tokio::sync::RwLock<()>,
     /// What a clock is to do may have changed.
     timers: Notify,
     /// Nothing new is begun.
@@ -172,7 +177,8 @@ impl Shared {
     }
 
     /// Tells the attempts at a run's tasks to stop.
-    fn stop_attempts(&self, run: RunId) {
+    async fn stop_attempts(&self, run: RunId) {
+        let _none_is_between = self.claiming.write().await;
         let in_flight = self.in_flight.lock();
         in_flight.values().filter(|flight| flight.run == run).for_each(|flight| flight.cancel.cancel());
     }
@@ -221,6 +227,7 @@ impl Engine {
             turns: Turns::new(isolates),
             places,
             recent: Recent::default(),
+            claiming: tokio::sync::RwLock::default(),
             timers: Notify::new(),
             shutdown: CancellationToken::new(),
             cut: CancellationToken::new(),

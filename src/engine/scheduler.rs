@@ -53,6 +53,7 @@ impl Engine {
             running: room.taken,
         };
         let places = &self.shared.places;
+        let _between = self.shared.claiming.read().await;
         let claimed = self.shared.store.claim(claim).await.inspect_err(|_| places.end_claim(None))?;
         // Before the claim has ended: whoever comes then finds these places taken.
         let taken: Vec<Place> = claimed.tasks.iter().map(|task| places.of_claimed(&task.task.workflow)).collect();

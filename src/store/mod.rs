@@ -352,6 +352,8 @@ pub trait Store: Send + Sync + 'static {
     async fn redrive(&self, redrive: Redrive, now: Timestamp) -> Result<usize>;
     /// When a cron trigger fired last.
     async fn last_tick(&self, trigger: &str) -> Result<Option<Timestamp>>;
+    /// Counts a cron trigger as having fired last at `at`, which may be earlier than it did.
+    async fn set_last_tick(&self, trigger: &str, at: Timestamp) -> Result<()>;
     /// What a step left at its last success.
     async fn cursor(&self, workflow: &str, step: &str) -> Result<Option<String>>;
 

@@ -307,6 +307,13 @@ pub async fn a_tick_happens_once_and_in_order(store: Shared) {
     }
     assert_eq!(store.last_tick("nightly").await.unwrap(), Some(at(11)));
     assert_eq!(claim(&store, at(20), 10).await.len(), 2);
+
+    store.set_last_tick("nightly", at(7)).await.unwrap();
+    for (seconds, admitted) in [(7, Admitted::Stale), (8, Admitted::New), (8, Admitted::Stale)] {
+        assert_eq!(store.admit(tick(seconds, false)).await.unwrap(), admitted, "{seconds}");
+    }
+    store.set_last_tick("never fired", at(3)).await.unwrap();
+    assert_eq!(store.last_tick("never fired").await.unwrap(), Some(at(3)));
 }
 
 pub async fn a_lone_run_makes_ticks_overlap(store: Shared) {

@@ -53,6 +53,14 @@ pub fn last_tick(connection: &Connection, trigger: &str) -> rusqlite::Result<Opt
     statement.query_row([trigger], |row| row.get(0)).optional()
 }
 
+pub fn set_last_tick(connection: &Connection, trigger: &str, at: Timestamp) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO ticks (trigger_name, scheduled_at) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET scheduled_at = excluded.scheduled_at",
+    )?;
+    statement.execute(params![trigger, at]).map(drop)
+}
+
 fn any_open_run(connection: &Connection, runs: &[NewRun]) -> rusqlite::Result<bool> {
     let mut statement = connection
         .prepare_cached("SELECT 1 FROM runs WHERE workflow = ?1 AND state IN ('pending', 'running') LIMIT 1")?;
