@@ -4,7 +4,7 @@
 // `globalThis.__fnhost` is how Rust picks up the two entry points; Rust deletes it before other code runs.
 
 import { core, internals, primordials } from "ext:core/mod.js";
-import { adaptor, compileAhead, evaluateAhead, evaluated } from "ext:fnhost/modules.js";
+import { adaptor, compileAhead, evaluated, evaluateJob } from "ext:fnhost/modules.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
 const {
@@ -146,7 +146,7 @@ function hideRuntimeNamespace(namespace) {
   ObjectDefineProperty(globalThis, "Deno", {
     __proto__: null,
     get: () => op_fnhost_caller() === CALLER_HOST ? namespace : undefined,
-    configurable: true,
+    configurable: false,
     enumerable: false,
   });
 }
@@ -482,4 +482,15 @@ function resume() {
   core.loadExtScript("ext:deno_web/15_performance.js").setTimeOrigin();
 }
 
-globalThis.__fnhost = { evaluateAhead, freeze, prepare, setup, loadAhead, compileAhead, intercept, trace, run, evaluated };
+globalThis.__fnhost = {
+  freeze,
+  prepare,
+  setup,
+  loadAhead,
+  compileAhead,
+  intercept,
+  trace,
+  evaluateJob,
+  run,
+  evaluated,
+};

@@ -1,7 +1,7 @@
 //! What all isolates of a process share: the packages on disk, what is known of each set of adaptors, and the threads.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
@@ -9,12 +9,13 @@ use std::time::Instant;
 use super::authorities::Authorities;
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
-use super::isolate_thread::{IsolateThread, Order, Plan};
+use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
 use super::limits::Limits;
 use super::pack::{self, Pack};
 use super::packages::{LocalAdaptor, Packages};
 use super::permissions::Network;
 use super::run::{Job, LogSink, Outcome};
+use super::snapshot::{self, Snapshot};
 use super::threads::Threads;
 use crate::compile::{self, Dialect};
 
@@ -44,6 +45,8 @@ pub struct Host {
     pack_dir: Arc<PathBuf>,
     without_packs: bool,
     adaptors: Arc<Mutex<HashMap<AdaptorKey, Preparation>>>,
+    /// What isolates start from, once somebody looked for it; None: the runtime's own.
+    snapshot: Arc<Mutex<Option<Option<Snapshot>>>>,
 }
 
 /// Sorted import specifiers.
@@ -80,6 +83,7 @@ impl Host {
             threads: Threads::default(),
             buffers: Arc::default(),
             adaptors: Arc::default(),
+            snapshot: Arc::default(),
         }
     }
 
@@ -126,6 +130,9 @@ impl Host {
             Ok(pack) => (Some(Arc::new(pack)), None),
             Err(reason) => (None, Some(reason)),
         };
+        // Now, not at the end: a process that is killed need not have packed for nothing.
+        pack.iter().for_each(|pack| save(pack, &file));
+        self.make_snapshot();
         Ok(AdaptorSet { exports: entries.into_iter().collect(), unpacked, pack, file })
     }
 
@@ -142,9 +149,37 @@ impl Host {
     /// disk too.
     pub fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
         let set = self.prepare(specifiers)?;
+        self.make_snapshot();
         let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
         self.save_packs();
+        // Packing takes more than all that follows.
+        release_memory();
         outcome.error.map_or(Ok(()), Err)
+    }
+
+    /// What isolates with a pack start from: made by this process or one before. None: the runtime's own snapshot.
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+        let mut known = self.snapshot.lock().expect("nothing panics while it looks for the snapshot");
+        *known.get_or_insert_with(|| if self.without_packs { None } else { snapshot::load(&self.snapshot_file()) })
+    }
+
+    /// Makes the snapshot if there is none. What keeps it from being made costs time, and nothing else.
+    fn make_snapshot(&self) {
+        if self.without_packs || self.snapshot().is_some() {
+            return;
+        }
+        match snapshot::make(self) {
+            Ok(made) => {
+                *self.snapshot.lock().expect("nothing panics while it looks for the snapshot") = Some(Some(made));
+                // As with packs: a store that cannot be written is no error.
+                let _ = snapshot::store(made, &self.snapshot_file());
+            }
+            Err(error) => tracing::warn!(error, "cannot make a snapshot: isolates take longer to start"),
+        }
+    }
+
+    fn snapshot_file(&self) -> PathBuf {
+        self.pack_dir.join("runtime.snapshot")
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.
@@ -162,14 +197,11 @@ impl Host {
         Ok(specifiers.iter().cloned().zip(names.names).collect())
     }
 
-    /// Writes to disk what runs have added to the packs since the last call. A store that cannot be written is no
-    /// error: packs only save time.
+    /// Writes to disk what runs have added to the packs since the last call.
     pub fn save_packs(&self) {
         let keys: Vec<_> = self.adaptors.lock().expect("adaptor sets").keys().cloned().collect();
         for set in keys.iter().filter_map(|key| self.prepared(key)) {
-            if let Some(pack) = set.pack.as_ref().filter(|pack| pack.take_dirty()) {
-                let _ = pack::store(pack, &set.file);
-            }
+            set.pack.iter().for_each(|pack| save(pack, &set.file));
         }
     }
 
@@ -184,30 +216,9 @@ impl Host {
     fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
         let asked = Instant::now();
         let limits = job.limits.clone();
-        let mut snapshot = None;
-        if std::env::var_os("FNHOST_SNAPSHOT").is_some() && pack.is_some() && job.name != "adaptors.js" {
-            let plan = Plan { snapshot: None, pack: pack.clone(), heap: limits.heap, footprint: Arc::default() };
-            let isolate = IsolateThread::start(self, plan).unwrap();
-            let (sender, outcome) = mpsc::sync_channel(1);
-            let report = Box::new(move |outcome| drop(sender.send(outcome)));
-            isolate.give(Order { job: job.clone(), state: state.clone(), sink: Box::new(|_| {}), asked, warm: false, report });
-            let outcome: Outcome = outcome.recv().unwrap();
-            let plan = Plan { snapshot: None, pack: pack.clone(), heap: limits.heap, footprint: Arc::new(outcome.footprint) };
-            let host = self.clone();
-            let blob = std::thread::Builder::new().stack_size(8 << 20).spawn(move || super::snapshot::build(&host, &plan)).unwrap().join().unwrap();
-            match blob { Ok(blob) => snapshot = Some(blob), Err(e) => eprintln!("{e}") }
-            for _ in 0..5 {
-                let start = Instant::now();
-                let plan = Plan { snapshot, pack: pack.clone(), heap: limits.heap, footprint: Arc::default() };
-                let isolate = IsolateThread::start(self, plan).unwrap();
-                let (sender, outcome) = mpsc::sync_channel(1);
-                let report = Box::new(move |outcome| drop(sender.send(outcome)));
-                isolate.give(Order { job: job.clone(), state: state.clone(), sink: Box::new(|_| {}), asked, warm: false, report });
-                let outcome: Outcome = outcome.recv().unwrap();
-                eprintln!("{:?} {:?} {:?}", start.elapsed(), outcome.stats, outcome.error);
-            }
-        }
-        let isolate = match IsolateThread::start(self, Plan { snapshot, pack, heap: limits.heap, footprint: Arc::default() }) {
+        let snapshot = pack.as_ref().and_then(|_| self.snapshot());
+        let plan = Plan { snapshot, pack, heap: limits.heap, footprint: Arc::default() };
+        let isolate = match IsolateThread::start(self, plan) {
             Ok(isolate) => isolate,
             Err(error) => return Outcome::failed(error),
         };
@@ -216,6 +227,13 @@ impl Host {
         let report = Box::new(move |outcome| drop(sender.send(outcome)));
         isolate.give(Order { job, state, sink, asked, warm: false, report });
         custody::wait(&outcome, &self.threads, vigil).unwrap_or_else(Outcome::failed)
+    }
+}
+
+/// Writes to disk what is not there of a pack. A store that cannot be written is no error: packs only save time.
+fn save(pack: &Pack, file: &Path) {
+    if pack.take_dirty() {
+        let _ = pack::store(pack, file);
     }
 }
 

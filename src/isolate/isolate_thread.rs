@@ -19,6 +19,7 @@ use super::limits::{MIB, ThreadClock, Tripwire};
 use super::pack::{Footprint, Pack};
 use super::packages::Packages;
 use super::run::{Isolate, Job, LogSink, Outcome, RunStats};
+use super::snapshot::Snapshot;
 use super::threads::Done;
 
 /// After a run that held this much outside V8's heap, memory that malloc keeps for later goes back to the system.
@@ -26,7 +27,8 @@ const LARGE: usize = 16 * MIB;
 
 /// What an isolate is made for.
 pub struct Plan {
-    pub snapshot: Option<&'static [u8]>,
+    /// What it starts from instead of the runtime's own snapshot.
+    pub snapshot: Option<Snapshot>,
     pub pack: Option<Arc<Pack>>,
     /// Limit of V8's heap in bytes.
     pub heap: usize,
@@ -150,8 +152,9 @@ fn refuse(orders: &Receiver<Order>, message: String) -> Option<(Report, Outcome)
     Some((order.report, Outcome::exception(message)))
 }
 
-/// A thread that goes on keeps its malloc arena, and the arena what was freed in it.
-fn release_memory() {
+/// Gives memory back to the system that malloc keeps for later: a thread that goes on keeps its arena, and the arena what
+/// was freed in it.
+pub fn release_memory() {
     // SAFETY: only touches memory that nobody has allocated.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {

@@ -154,12 +154,12 @@ impl IsolatePool {
         }
     }
 
-    /// Gets a set of adaptors ready before it is needed: on disk, as [`Host::warm`] does, and with spares for the usual
-    /// limit of the heap.
-    pub async fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
+    /// Gets a set of adaptors ready before it is needed: on disk, as [`Host::warm`] does, and with spares for runs with
+    /// this limit of the heap in bytes.
+    pub async fn warm(&self, specifiers: &[String], heap: usize) -> Result<(), RunError> {
         let host = self.0.host.clone();
         let specifiers = specifiers.to_vec();
-        let kind = Kind { adaptors: adaptor_key(&specifiers), heap: Limits::default().heap };
+        let kind = Kind { adaptors: adaptor_key(&specifiers), heap };
         blocking(move || host.warm(&specifiers)).await?;
         self.0.spares().touch(&kind);
         self.0.tend();
@@ -262,10 +262,16 @@ impl Pool {
                 pool.tend();
             }
         };
-        if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, plan(&set, kind.heap, true), made) {
+        if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, self.plan(&set, kind.heap, true), made) {
             self.created.fetch_add(1, Ordering::Relaxed);
             spares.begin(kind, isolate);
         }
+    }
+
+    fn plan(&self, set: &AdaptorSet, heap: usize, ahead: bool) -> Plan {
+        let footprint = set.pack.as_ref().filter(|_| ahead).map(|pack| pack.footprint()).unwrap_or_default();
+        let snapshot = set.pack.as_ref().and_then(|_| self.host.snapshot());
+        Plan { snapshot, pack: set.pack.clone(), heap, footprint }
     }
 
     /// A spare, or an isolate that is only being made. The second value tells whether it is a spare.
@@ -275,16 +281,11 @@ impl Pool {
             self.warm_runs.fetch_add(1, Ordering::Relaxed);
             return Ok((isolate, true));
         }
-        let isolate = IsolateThread::start(&self.host, plan(set, kind.heap, false))?;
+        let isolate = IsolateThread::start(&self.host, self.plan(set, kind.heap, false))?;
         self.cold_runs.fetch_add(1, Ordering::Relaxed);
         self.created.fetch_add(1, Ordering::Relaxed);
         Ok((isolate, false))
     }
-}
-
-fn plan(set: &AdaptorSet, heap: usize, ahead: bool) -> Plan {
-    let footprint = set.pack.as_ref().filter(|_| ahead).map(|pack| pack.footprint()).unwrap_or_default();
-    Plan { snapshot: None, pack: set.pack.clone(), heap, footprint }
 }
 
 /// One that is counted until it is dropped.

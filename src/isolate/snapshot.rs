@@ -1,60 +1,122 @@
-//! Snapshots that already hold what a run would build anew: the bootstrapped runtime, the host's JavaScript and the
-//! evaluated modules of a set of adaptors.
+//! The snapshot that isolates of jobs start from: the runtime, bootstrapped, with the parts of its Node layer that
+//! adaptors use as soon as they load, and the host's own JavaScript.
+//!
+//! The runtime brings a snapshot of its own, which is taken before its bootstrap and without the Node layer. Doing that
+//! in each isolate costs more than a small job does. So a snapshot is made from that one, once for each build, and kept
+//! beside the packs. Nothing of an adaptor is in it: what adaptors evaluate is of one run.
+//!
+//! All snapshots of a process must share V8's read-only heap. They do, because V8 adds nothing to it when it starts from
+//! a snapshot.
 
-#![allow(unsafe_code)]
-
+use std::io::Write as _;
+use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use deno_core::{Extension, JsRuntimeForSnapshot, RuntimeOptions, v8};
 use deno_resolver::npm::{DenoInNpmPackageChecker, NpmResolver};
-use deno_runtime::ops as runtime_ops;
-use deno_runtime::{FeatureChecker, deno_core};
+use deno_runtime::deno_fs::RealFs;
+use deno_runtime::deno_node::{self, ContextInitMode};
+use deno_runtime::{FeatureChecker, deno_core, ops as runtime_ops};
 use sys_traits::impls::RealSys;
 
 use super::host::Host;
-use super::isolate_thread::Plan;
 use super::loader::JobLoader;
 use super::machine::WorkingDirectory;
-use super::ops::{self, PackInUse};
+use super::ops;
+use super::pack::build_id;
 use super::permissions::{self, Network};
 use super::run::bootstrap_options;
 
-/// The extensions of the runtime in the order of its own snapshot, then the host's.
+/// A snapshot for V8, which reads it in place.
+pub type Snapshot = &'static [u8];
+
+/// What is evaluated in the snapshot, with all that it needs in turn. Parts that keep something outside V8's heap, as
+/// WebCrypto and sockets do, cannot be in it.
+const PARTS: &[&str] = &["node:process", "node:module", "node:buffer", "node:timers"];
+
+/// Making a snapshot takes a tenth of a second. When it takes this long it never ends.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Stack of the thread that makes one, as that of isolates.
+const STACK: usize = 8 << 20;
+
+/// Reads the snapshot at `path`. None if there is none, or it belongs to another build.
+pub fn load(path: &Path) -> Option<Snapshot> {
+    let bytes = std::fs::read(path).ok()?;
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let (build, snapshot) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
+    (build == build_id().as_bytes()).then(|| &*snapshot.to_vec().leak())
+}
+
+/// Writes a snapshot to `path`, whole or not at all.
+pub fn store(snapshot: Snapshot, path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    let build = build_id();
+    file.write_all(&(build.len() as u64).to_le_bytes())?;
+    file.write_all(build.as_bytes())?;
+    file.write_all(snapshot)?;
+    // As packs: readable by whoever may read the packages beside it.
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Makes a snapshot. Blocks while it does.
+pub fn make(host: &Host) -> Result<Snapshot, String> {
+    let host = host.clone();
+    let (sender, made) = mpsc::sync_channel(1);
+    // Not joined: V8 may give up the thread, which is then parked (see `custody`).
+    std::thread::Builder::new()
+        .name("snapshot".into())
+        .stack_size(STACK)
+        .spawn(move || drop(sender.send(build(&host))))
+        .map_err(|error| error.to_string())?;
+    let blob = made.recv_timeout(PATIENCE).map_err(|_| "V8 could not make it".to_owned())??;
+    Ok(Box::leak(complete(&blob).ok_or("the runtime's snapshots have another form than expected")?))
+}
+
+/// The extensions of the runtime as in its own snapshot, then the host's.
 fn extensions(host: &Host) -> Vec<Extension> {
     let mut extensions = deno_runtime::snapshot_info::get_extensions_in_snapshot();
-    let node = extensions.iter().position(|extension| extension.name == "deno_node").expect("the Node layer");
-    extensions[node] = deno_runtime::deno_node::deno_node::init::<DenoInNpmPackageChecker, NpmResolver<RealSys>, RealSys>(
-        Some(host.packages.node_services()),
-        Arc::new(deno_runtime::deno_fs::RealFs),
-    );
-    extensions.pop();
-    extensions.push(runtime_ops::web_worker::deno_web_worker::init().disable());
+    for extension in &mut extensions {
+        match extension.name {
+            "deno_node" => {
+                let services = Some(host.packages.node_services());
+                *extension = deno_node::deno_node::init::<DenoInNpmPackageChecker, NpmResolver<RealSys>, RealSys>(
+                    services,
+                    Arc::new(RealFs),
+                );
+            }
+            // As the runtime has it in isolates that are no web workers.
+            "deno_web_worker" => *extension = runtime_ops::web_worker::deno_web_worker::init().disable(),
+            _ => {}
+        }
+    }
     extensions.push(ops::fnhost::init());
     extensions
 }
 
-/// Makes a snapshot for `plan`.
-pub fn build(host: &Host, plan: &Plan) -> Result<&'static [u8], String> {
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    let _inside = tokio.enter();
-    let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone()));
+fn build(host: &Host) -> Result<Box<[u8]>, String> {
+    let event_loop =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let _entered = event_loop.enter();
+    // Without it, no object of the runtime could be made that is also one of Rust's.
+    let cpp_heap = v8::cppgc::Heap::create(v8::V8::get_current_platform(), v8::cppgc::HeapCreateParams::default());
     let mut runtime = JsRuntimeForSnapshot::try_new(RuntimeOptions {
-        module_loader: Some(loader.clone()),
+        module_loader: Some(Rc::new(JobLoader::new(host.packages.clone(), None))),
         startup_snapshot: deno_snapshots::CLI_SNAPSHOT,
         residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
         residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,
         extensions: extensions(host),
         is_main: true,
-        create_params: Some(
-            v8::CreateParams::default()
-                .heap_limits(0, 1 << 30)
-                .cpp_heap(v8::cppgc::Heap::create(v8::V8::get_current_platform(), v8::cppgc::HeapCreateParams::default())),
-        ),
+        create_params: Some(v8::CreateParams::default().cpp_heap(cpp_heap)),
         ..Default::default()
     })
     .map_err(|error| error.to_string())?;
-    eprintln!("created");
     {
         let state = runtime.op_state();
         let mut state = state.borrow_mut();
@@ -63,43 +125,25 @@ pub fn build(host: &Host, plan: &Plan) -> Result<&'static [u8], String> {
         state.put(runtime_ops::TestingFeaturesEnabled(false));
         state.put(Arc::new(FeatureChecker::default()));
         state.put(bootstrap_options());
-        if let Some(pack) = plan.pack.clone() {
-            state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
-        }
     }
     call(&mut runtime, "bootstrap", "mainRuntime", |scope| vec![bootstrap_options().as_v8(scope)])?;
-    eprintln!("bootstrapped");
     call(&mut runtime, "__fnhost", "prepare", |_| vec![])?;
-    eprintln!("set up");
-    let limit = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
-    for script in plan.footprint.scripts.iter().take(limit("FNHOST_S")) {
-        if std::env::var_os("FNHOST_V").is_some() { eprintln!("script {script}"); }
+    for part in PARTS {
         call(&mut runtime, "__fnhost", "loadAhead", |scope| {
-            let specifier = v8::String::new(scope, script).expect("a short string");
-            vec![specifier.into(), v8::Boolean::new(scope, super::run::is_module(script)).into()]
+            let specifier = v8::String::new(scope, part).expect("a short string");
+            vec![specifier.into(), v8::Boolean::new(scope, true).into()]
         })?;
-    }
-    for number in plan.footprint.modules.iter().take(limit("FNHOST_M")) {
-        if std::env::var_os("FNHOST_V").is_some() { eprintln!("module {number}"); }
-        call(&mut runtime, "__fnhost", "evaluateAhead", |scope| vec![v8::Integer::new_from_unsigned(scope, *number).into()])?;
     }
     call(&mut runtime, "__fnhost", "freeze", |_| vec![])?;
     {
+        // The one that `node:vm` makes contexts from stands before that of the job.
         let isolate = runtime.v8_isolate();
         v8::scope!(scope, isolate);
-        let template = deno_runtime::deno_node::init_global_template(scope, deno_runtime::deno_node::ContextInitMode::ForSnapshot);
-        let context = deno_runtime::deno_node::create_v8_context(
-            scope,
-            template,
-            deno_runtime::deno_node::ContextInitMode::ForSnapshot,
-            std::ptr::null_mut(),
-        );
-        assert_eq!(scope.add_context(context), deno_runtime::deno_node::VM_CONTEXT_INDEX);
+        let template = deno_node::init_global_template(scope, ContextInitMode::ForSnapshot);
+        let context = deno_node::create_v8_context(scope, template, ContextInitMode::ForSnapshot, std::ptr::null_mut());
+        assert_eq!(scope.add_context(context), deno_node::VM_CONTEXT_INDEX);
     }
-    eprintln!("snapshotting");
-    let blob = runtime.snapshot();
-    eprintln!("snapshot of {} bytes", blob.len());
-    Ok(Box::leak(in_order(blob)?))
+    Ok(runtime.snapshot())
 }
 
 /// The end of a snapshot as `deno_core` writes it: what stands behind the names of the extensions.
@@ -170,13 +214,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// V8 stores addresses of native functions and of sources as places in a list, which the runtime puts together from the
+/// What `deno_core` leaves out of a snapshot that is made from another. V8 stores addresses of native functions and of sources as places in a list, which the runtime puts together from the
 /// ops and sources that were in the snapshot before, and those that came later. When it starts from a snapshot that was
 /// made from another, it must make the same distinction as when that was made, and must have the first one's sources.
-fn in_order(blob: Box<[u8]>) -> Result<Box<[u8]>, String> {
-    let first = deno_snapshots::CLI_SNAPSHOT.ok_or("there is no snapshot of the runtime")?;
-    let first = Tail::read(first, "deno_web_worker").ok_or("the runtime's snapshot has another form")?;
-    let second = Tail::read(&blob, "fnhost").ok_or("the snapshot has another form")?;
+fn complete(blob: &[u8]) -> Option<Box<[u8]>> {
+    let first = Tail::read(deno_snapshots::CLI_SNAPSHOT?, "deno_web_worker")?;
+    let second = Tail::read(blob, "fnhost")?;
     let mut whole = blob[..second.at].to_vec();
     whole.extend_from_slice(&first.ops.to_le_bytes());
     whole.extend_from_slice(&first.sources.to_le_bytes());
@@ -188,9 +231,10 @@ fn in_order(blob: Box<[u8]>) -> Result<Box<[u8]>, String> {
         whole.extend_from_slice(text);
     }
     whole.extend_from_slice(&blob[blob.len() - 8..]);
-    Ok(whole.into())
+    Some(whole.into())
 }
 
+/// Calls `globalThis.<object>.<function>`.
 fn call(
     runtime: &mut JsRuntimeForSnapshot,
     object: &str,
@@ -211,5 +255,5 @@ fn call(
         return Ok(());
     }
     let error = scope.exception().map(|error| deno_core::error::JsError::from_v8_exception(scope, error));
-    Err(format!("snapshot: {}", error.map(|error| error.to_string()).unwrap_or_default()))
+    Err(error.map(|error| error.to_string()).unwrap_or_default())
 }

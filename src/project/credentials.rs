@@ -181,7 +181,7 @@ fn expand(text: &str, variables: Variables, complain: &mut dyn FnMut(String)) ->
 }
 
 /// What OpenFn's platform writes in place of a secret that it does not export.
-fn is_placeholder(text: &str) -> bool {
+pub(super) fn is_placeholder(text: &str) -> bool {
     text.len() >= 6 && text.bytes().all(|byte| byte == b'*')
 }
 

@@ -30,7 +30,7 @@ struct ModuleHeader {
 }
 
 /// Names the build: code caches are only good for the V8 that made them, and sources for the transform that did.
-fn build_id() -> String {
+pub fn build_id() -> String {
     format!("{} v8 {} {}", env!("CARGO_PKG_VERSION"), deno_core::v8::VERSION_STRING, env!("FNHOST_PACK_ID"))
 }
 
