@@ -11,7 +11,8 @@ build_packages=(ca-certificates curl g++ gcc libc6-dev libclang-dev make pkg-con
 # The -core packages of MariaDB are the programs without the system service.
 # faketime sets the clock of a server, strace lets its disk fail, docker-compose reads a file that `fnhost init` wrote.
 service_packages=(
-  chromium chromium-driver docker-compose faketime mariadb-client-core mariadb-server-core openssh-server postgresql redis-server strace
+  chromium chromium-driver docker-compose faketime mariadb-client-core mariadb-server-core openssh-server postgresql
+  redis-server strace
 )
 
 missing_packages() {
