@@ -14,6 +14,7 @@ const {
   op_fnhost_intercepted,
   op_fnhost_log,
   op_fnhost_mark,
+  op_stream_base_register_state,
 } = core.ops;
 const {
   ArrayIsArray,
@@ -480,6 +481,9 @@ function resume() {
   delete globalThis.bootstrap;
   delete globalThis.__bootstrap;
   core.loadExtScript("ext:deno_web/15_performance.js").setTimeOrigin();
+  // The Node layer gave it to Rust while the snapshot was made; sockets look for it there.
+  const { streamBaseState } = core.loadExtScript("ext:deno_node/internal_binding/stream_wrap.ts");
+  op_stream_base_register_state(streamBaseState);
 }
 
 globalThis.__fnhost = {
