@@ -6,7 +6,10 @@
 //! beside the packs. Nothing of an adaptor is in it: what adaptors evaluate is of one run.
 //!
 //! All snapshots of a process must share V8's read-only heap. They do, because V8 adds nothing to it when it starts from
-//! a snapshot.
+//! a snapshot. They must also share the seed of its hashes. V8 can hash the runtime's snapshot anew and not this one, which
+//! therefore fixes the seed: a process whose first isolate came from the runtime's snapshot has another seed, and a
+//! snapshot from disk ends it. OPEN: use one from disk only if the first isolate of the process comes from it, and make
+//! one in the process otherwise.
 
 use std::io::Write as _;
 use std::path::Path;
