@@ -20,6 +20,7 @@ use deno_core::{JsRuntime, RuntimeOptions, v8};
 use deno_runtime::snapshot_info::get_extensions_in_snapshot;
 
 use super::conditions::{Answer, Conditions, NoAnswer, Question};
+use super::hash_seed;
 use super::limits::{BufferAccount, Limit, Limits, MIN_HEAP, Stop, Tripwire, Watch};
 use crate::compile::in_brackets;
 
@@ -49,6 +50,7 @@ pub(super) struct Evaluator {
 impl Evaluator {
     /// Must be called, and dropped, within a tokio runtime of the current thread.
     pub fn new(tripwire: Arc<Tripwire>) -> Self {
+        hash_seed::get();
         let limits = Limits { wall: WALL, cpu: None, heap: MIN_HEAP, buffers: BUFFERS, ..Limits::default() };
         let buffers = BufferAccount::new(tripwire.clone(), Arc::default());
         let params = v8::CreateParams::default()

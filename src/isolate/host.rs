@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Instant;
 
 use super::authorities::Authorities;
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
+use super::hash_seed;
 use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
 use super::limits::Limits;
 use super::pack::{self, Pack};
@@ -45,8 +46,6 @@ pub struct Host {
     pack_dir: Arc<PathBuf>,
     without_packs: bool,
     adaptors: Arc<Mutex<HashMap<AdaptorKey, Preparation>>>,
-    /// What isolates start from, once somebody looked for it; None: the runtime's own.
-    snapshot: Arc<Mutex<Option<Option<Snapshot>>>>,
 }
 
 /// Sorted import specifiers.
@@ -62,7 +61,29 @@ pub struct AdaptorSet {
     /// Why these adaptors are loaded through the ordinary module graph, if they are.
     pub unpacked: Option<String>,
     pub(super) pack: Option<Arc<Pack>>,
+    /// What its isolates start from, if there is one.
+    snapshot: OnceLock<Snapshot>,
     file: PathBuf,
+}
+
+impl AdaptorSet {
+    fn new(exports: HashMap<String, Vec<String>>, pack: Result<Pack, String>, file: PathBuf) -> Self {
+        let (pack, unpacked) = match pack {
+            Ok(pack) => (Some(Arc::new(pack)), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        Self { exports, unpacked, pack, snapshot: OnceLock::new(), file }
+    }
+
+    /// An isolate for these adaptors with this limit of V8's heap in bytes.
+    pub(super) fn plan(&self, heap: usize) -> Plan {
+        let snapshot = self.snapshot.get().copied();
+        Plan { snapshot, pack: self.pack.clone(), heap, footprint: Arc::default(), rehearsal: false }
+    }
+
+    fn snapshot_file(&self) -> PathBuf {
+        self.file.with_extension("snapshot")
+    }
 }
 
 /// The key under which a set of adaptors is known, whatever the order in which they are named.
@@ -75,15 +96,16 @@ pub(super) fn adaptor_key(specifiers: &[String]) -> AdaptorKey {
 
 impl Host {
     pub fn new(options: HostOptions) -> Self {
+        let pack_dir = options.store.join("node_modules/.fnhost/packs");
+        hash_seed::adopt(&pack_dir);
         Self {
             packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
-            pack_dir: Arc::new(options.store.join("node_modules/.fnhost/packs")),
+            pack_dir: Arc::new(pack_dir),
             without_packs: options.without_packs,
             authorities: Arc::new(Authorities::new(options.ca_file)),
             threads: Threads::default(),
             buffers: Arc::default(),
             adaptors: Arc::default(),
-            snapshot: Arc::default(),
         }
     }
 
@@ -113,12 +135,11 @@ impl Host {
         let file = self.pack_dir.join(format!("{}.pack", file_name(key)));
         let stored = if self.without_packs { None } else { pack::load(&file) };
         if let Some(pack) = stored.filter(|pack| self.is_current(pack)) {
-            return Ok(AdaptorSet {
-                exports: pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect(),
-                unpacked: None,
-                pack: Some(Arc::new(pack)),
-                file,
-            });
+            let exports = pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect();
+            let stored = snapshot::load(&file.with_extension("snapshot"), &pack);
+            let set = AdaptorSet::new(exports, Ok(pack), file);
+            stored.map(|stored| set.snapshot.set(stored));
+            return Ok(set);
         }
         let entries = self.probe(key)?;
         let built = if self.without_packs {
@@ -126,14 +147,11 @@ impl Host {
         } else {
             pack::build(&self.packages, entries.clone()).map_err(|error| error.to_string())
         };
-        let (pack, unpacked) = match built {
-            Ok(pack) => (Some(Arc::new(pack)), None),
-            Err(reason) => (None, Some(reason)),
-        };
+        let set = AdaptorSet::new(entries.into_iter().collect(), built, file);
         // Now, not at the end: a process that is killed need not have packed for nothing.
-        pack.iter().for_each(|pack| save(pack, &file));
-        self.make_snapshot();
-        Ok(AdaptorSet { exports: entries.into_iter().collect(), unpacked, pack, file })
+        set.pack.iter().for_each(|pack| save(pack, &set.file));
+        self.make_snapshot(key, &set)?;
+        Ok(set)
     }
 
     /// Whether the pack's adaptors are those that its specifiers lead to now: an install may have changed the default
@@ -149,42 +167,42 @@ impl Host {
     /// disk too.
     pub fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
         let set = self.prepare(specifiers)?;
-        self.make_snapshot();
-        let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
+        self.make_snapshot(&adaptor_key(specifiers), &set)?;
+        let job = listing(specifiers)?;
+        let outcome = self.run_in(set.plan(job.limits.heap), job, "{}".into(), Box::new(|_| {}));
         self.save_packs();
         // Packing takes more than all that follows.
         release_memory();
         outcome.error.map_or(Ok(()), Err)
     }
 
-    /// What isolates with a pack start from: made by this process or one before. None: the runtime's own snapshot.
-    pub(super) fn snapshot(&self) -> Option<Snapshot> {
-        let mut known = self.snapshot.lock().expect("nothing panics while it looks for the snapshot");
-        *known.get_or_insert_with(|| if self.without_packs { None } else { snapshot::load(&self.snapshot_file()) })
-    }
-
-    /// Makes the snapshot if there is none. What keeps it from being made costs time, and nothing else.
-    fn make_snapshot(&self) {
-        if self.without_packs || self.snapshot().is_some() {
-            return;
-        }
-        match snapshot::make(self) {
+    /// Makes the set's snapshot if it has none. What keeps it from being made costs time, and nothing else.
+    fn make_snapshot(&self, key: &AdaptorKey, set: &AdaptorSet) -> Result<(), RunError> {
+        let Some(pack) = set.pack.as_ref().filter(|_| set.snapshot.get().is_none()) else { return Ok(()) };
+        let job = listing(key)?;
+        let plan = Plan { rehearsal: true, ..set.plan(job.limits.heap) };
+        let rehearsal = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
+        let modules = if rehearsal.error.is_none() { rehearsal.footprint.modules } else { Vec::new() };
+        let made = snapshot::make(self, pack, &modules).or_else(|reason| {
+            tracing::info!(reason, adaptors = key.join(" "), "no snapshot holds these adaptors: their runs load them");
+            snapshot::make(self, pack, &[])
+        });
+        match made {
             Ok(made) => {
-                *self.snapshot.lock().expect("nothing panics while it looks for the snapshot") = Some(Some(made));
+                set.snapshot.get_or_init(|| made);
                 // As with packs: a store that cannot be written is no error.
-                let _ = snapshot::store(made, &self.snapshot_file());
+                let _ = snapshot::store(made, &set.snapshot_file(), pack);
             }
-            Err(error) => tracing::warn!(error, "cannot make a snapshot: isolates take longer to start"),
+            Err(reason) => tracing::warn!(reason, "cannot make a snapshot: isolates take longer to start"),
         }
-    }
-
-    fn snapshot_file(&self) -> PathBuf {
-        self.pack_dir.join("runtime.snapshot")
+        Ok(())
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.
     fn probe(&self, specifiers: &[String]) -> Result<Vec<(String, Vec<String>)>, RunError> {
-        let outcome = self.run_with(listing(specifiers)?, None, "{}".into(), Box::new(|_| {}));
+        let job = listing(specifiers)?;
+        let bare = AdaptorSet::new(HashMap::new(), Err(String::new()), PathBuf::new());
+        let outcome = self.run_in(bare.plan(job.limits.heap), job, "{}".into(), Box::new(|_| {}));
         if let Some(error) = outcome.error {
             return Err(error);
         }
@@ -208,16 +226,19 @@ impl Host {
     /// Runs a job on a state (JSON text) in a fresh isolate, and waits for its end.
     pub fn run(&self, job: Job, state: String, sink: LogSink) -> Outcome {
         match self.prepare(&job.adaptors) {
-            Ok(set) => self.run_with(job, set.pack.clone(), state, sink),
+            Ok(set) => {
+                let mut plan = set.plan(job.limits.heap);
+                // What is intercepted must be replaced before any adaptor is evaluated.
+                plan.snapshot = plan.snapshot.filter(|_| !job.test);
+                self.run_in(plan, job, state, sink)
+            }
             Err(error) => Outcome::failed(error),
         }
     }
 
-    fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
+    fn run_in(&self, plan: Plan, job: Job, state: String, sink: LogSink) -> Outcome {
         let asked = Instant::now();
         let limits = job.limits.clone();
-        let snapshot = pack.as_ref().and_then(|_| self.snapshot());
-        let plan = Plan { snapshot, pack, heap: limits.heap, footprint: Arc::default() };
         let isolate = match IsolateThread::start(self, plan) {
             Ok(isolate) => isolate,
             Err(error) => return Outcome::failed(error),

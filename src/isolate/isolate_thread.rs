@@ -34,6 +34,8 @@ pub struct Plan {
     pub heap: usize,
     /// What to load before there is a job.
     pub footprint: Arc<Footprint>,
+    /// The footprint of the run shall name the modules that may be evaluated in a snapshot.
+    pub rehearsal: bool,
 }
 
 /// A run for an isolate.

@@ -262,16 +262,12 @@ impl Pool {
                 pool.tend();
             }
         };
-        if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, self.plan(&set, kind.heap, true), made) {
+        let footprint = set.pack.as_ref().map(|pack| pack.footprint()).unwrap_or_default();
+        let plan = Plan { footprint, ..set.plan(kind.heap) };
+        if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, plan, made) {
             self.created.fetch_add(1, Ordering::Relaxed);
             spares.begin(kind, isolate);
         }
-    }
-
-    fn plan(&self, set: &AdaptorSet, heap: usize, ahead: bool) -> Plan {
-        let footprint = set.pack.as_ref().filter(|_| ahead).map(|pack| pack.footprint()).unwrap_or_default();
-        let snapshot = set.pack.as_ref().and_then(|_| self.host.snapshot());
-        Plan { snapshot, pack: set.pack.clone(), heap, footprint }
     }
 
     /// A spare, or an isolate that is only being made. The second value tells whether it is a spare.
@@ -281,7 +277,7 @@ impl Pool {
             self.warm_runs.fetch_add(1, Ordering::Relaxed);
             return Ok((isolate, true));
         }
-        let isolate = IsolateThread::start(&self.host, self.plan(set, kind.heap, false))?;
+        let isolate = IsolateThread::start(&self.host, set.plan(kind.heap))?;
         self.cold_runs.fetch_add(1, Ordering::Relaxed);
         self.created.fetch_add(1, Ordering::Relaxed);
         Ok((isolate, false))

@@ -15,6 +15,7 @@ use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::calls::Calls;
 use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
+use super::hash_seed;
 use super::host::Host;
 use super::intercept::Request;
 use super::isolate_thread::Plan;
@@ -203,6 +204,7 @@ enum Interrupted {
 impl Isolate {
     /// Makes an isolate as `plan` says, with nothing in it of any job.
     pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<Self, String> {
+        hash_seed::get();
         let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone()));
         let buffers = BufferAccount::new(tripwire.clone(), host.buffers.clone());
         let services = WorkerServiceOptions {
@@ -274,6 +276,9 @@ impl Isolate {
             entry,
         };
         isolate.get_ready(&plan.footprint);
+        if plan.rehearsal {
+            isolate.entry.call(&mut isolate.worker.js_runtime, &isolate.entry.rehearse, &[])?;
+        }
         Ok(isolate)
     }
 
@@ -707,6 +712,7 @@ struct EntryPoints {
     setup: v8::Global<v8::Function>,
     load_ahead: v8::Global<v8::Function>,
     compile_ahead: v8::Global<v8::Function>,
+    rehearse: v8::Global<v8::Function>,
     intercept: v8::Global<v8::Function>,
     trace: v8::Global<v8::Function>,
     evaluate_job: v8::Global<v8::Function>,
@@ -733,6 +739,7 @@ impl EntryPoints {
             setup: function("setup"),
             load_ahead: function("loadAhead"),
             compile_ahead: function("compileAhead"),
+            rehearse: function("rehearse"),
             intercept: function("intercept"),
             trace: function("trace"),
             evaluate_job: function("evaluateJob"),

@@ -13,6 +13,7 @@ mod disk;
 mod transform;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -137,6 +138,15 @@ impl Pack {
     /// Remembers what a run loaded.
     pub fn set_footprint(&self, footprint: Footprint) {
         *self.footprint.lock().expect("footprint") = Arc::new(footprint);
+    }
+
+    /// Names the files of the pack, and their versions.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for module in &self.modules {
+            (&module.path, module.kind as u8, module.stamp).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// True once after something was added.

@@ -1,17 +1,23 @@
-//! The snapshot that isolates of jobs start from: the runtime, bootstrapped, with the parts of its Node layer that
-//! adaptors use as soon as they load, and the host's own JavaScript.
+//! Snapshots that isolates start from: the runtime, bootstrapped, with the host's own JavaScript, the parts of the Node
+//! layer that adaptors use as soon as they load, and what those adaptors evaluate when they load.
 //!
 //! The runtime brings a snapshot of its own, which is taken before its bootstrap and without the Node layer. Doing that
-//! in each isolate costs more than a small job does. So a snapshot is made from that one, once for each build, and kept
-//! beside the packs. Nothing of an adaptor is in it: what adaptors evaluate is of one run.
+//! in each isolate costs more than a small job does, and so does evaluating lodash. So each set of adaptors gets a
+//! snapshot that is made from that one, kept beside its pack. Nothing of a run is in it: every isolate that starts from it
+//! has copies of its own.
+//!
+//! Not everything that adaptors evaluate may be done once for all runs: not what depends on the moment, such as the time
+//! or a random number, and not what V8 or the runtime cannot write down. A *rehearsal* finds out (`js/modules.js`), and
+//! leaves the rest to the runs.
 //!
 //! All snapshots of a process must share V8's read-only heap. They do, because V8 adds nothing to it when it starts from
-//! a snapshot. They must also share the seed of its hashes. V8 can hash the runtime's snapshot anew and not this one, which
-//! therefore fixes the seed: a process whose first isolate came from the runtime's snapshot has another seed, and a
-//! snapshot from disk ends it. OPEN: use one from disk only if the first isolate of the process comes from it, and make
-//! one in the process otherwise.
+//! a snapshot. They must also share the seed of its hashes (`hash_seed`).
 
-use std::io::Write as _;
+mod sidecar;
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
@@ -22,21 +28,22 @@ use deno_resolver::npm::{DenoInNpmPackageChecker, NpmResolver};
 use deno_runtime::deno_fs::RealFs;
 use deno_runtime::deno_node::{self, ContextInitMode};
 use deno_runtime::{FeatureChecker, deno_core, ops as runtime_ops};
+use memmap2::Mmap;
 use sys_traits::impls::RealSys;
 
+use super::hash_seed;
 use super::host::Host;
 use super::loader::JobLoader;
 use super::machine::WorkingDirectory;
-use super::ops;
-use super::pack::build_id;
+use super::ops::{self, PackInUse};
+use super::pack::{Pack, build_id};
 use super::permissions::{self, Network};
 use super::run::bootstrap_options;
 
 /// A snapshot for V8, which reads it in place.
 pub type Snapshot = &'static [u8];
 
-/// What is evaluated in the snapshot, with all that it needs in turn. Parts that keep something outside V8's heap, as
-/// WebCrypto and sockets do, cannot be in it.
+/// What of the runtime is evaluated in every snapshot, with all that it needs in turn.
 const PARTS: &[&str] = &["node:process", "node:module", "node:buffer", "node:timers"];
 
 /// Making a snapshot takes a tenth of a second. When it takes this long it never ends.
@@ -45,41 +52,56 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Stack of the thread that makes one, as that of isolates.
 const STACK: usize = 8 << 20;
 
-/// Reads the snapshot at `path`. None if there is none, or it belongs to another build.
-pub fn load(path: &Path) -> Option<Snapshot> {
-    let bytes = std::fs::read(path).ok()?;
-    let (length, rest) = bytes.split_first_chunk::<8>()?;
-    let (build, snapshot) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
-    (build == build_id().as_bytes()).then(|| &*snapshot.to_vec().leak())
+/// Bytes before the snapshot in its file: its name, then zeros. A page, because V8 wants it aligned.
+const HEADER: usize = 4096;
+
+/// What a snapshot must have been made by, with and of.
+fn name(pack: &Pack) -> Vec<u8> {
+    let mut name = format!("{} pack {:016x}", build_id(), pack.fingerprint()).into_bytes();
+    name.resize(HEADER, 0);
+    name
+}
+
+/// The snapshot at `path`. None if there is none, or it belongs to another build or pack.
+pub fn load(path: &Path, pack: &Pack) -> Option<Snapshot> {
+    let bytes = Box::leak(Box::new(mapped(path).ok()?));
+    let (header, snapshot) = bytes.split_at_checked(HEADER)?;
+    (header == name(pack)).then_some(snapshot)
+}
+
+/// Shared with all processes that use the file.
+#[allow(unsafe_code)]
+fn mapped(path: &Path) -> io::Result<Mmap> {
+    let file = File::open(path)?;
+    // SAFETY: nobody writes to the file, which is only ever replaced by another.
+    unsafe { Mmap::map(&file) }
 }
 
 /// Writes a snapshot to `path`, whole or not at all.
-pub fn store(snapshot: Snapshot, path: &Path) -> std::io::Result<()> {
+pub fn store(snapshot: Snapshot, path: &Path, pack: &Pack) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory)?;
+    fs::create_dir_all(directory)?;
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    let build = build_id();
-    file.write_all(&(build.len() as u64).to_le_bytes())?;
-    file.write_all(build.as_bytes())?;
+    file.write_all(&name(pack))?;
     file.write_all(snapshot)?;
     // As packs: readable by whoever may read the packages beside it.
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     file.persist(path)?;
     Ok(())
 }
 
-/// Makes a snapshot. Blocks while it does.
-pub fn make(host: &Host) -> Result<Snapshot, String> {
-    let host = host.clone();
+/// Makes a snapshot in which the modules of the pack with these numbers are evaluated. Blocks while it does.
+pub fn make(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Snapshot, String> {
+    let (host, pack, modules) = (host.clone(), pack.clone(), modules.to_vec());
     let (sender, made) = mpsc::sync_channel(1);
     // Not joined: V8 may give up the thread, which is then parked (see `custody`).
     std::thread::Builder::new()
         .name("snapshot".into())
         .stack_size(STACK)
-        .spawn(move || drop(sender.send(build(&host))))
+        .spawn(move || drop(sender.send(build(&host, pack, &modules))))
         .map_err(|error| error.to_string())?;
     let blob = made.recv_timeout(PATIENCE).map_err(|_| "V8 could not make it".to_owned())??;
-    Ok(Box::leak(complete(&blob).ok_or("the runtime's snapshots have another form than expected")?))
+    Ok(Box::leak(sidecar::complete(&blob).ok_or("the runtime's snapshots have another form than expected")?))
 }
 
 /// The extensions of the runtime as in its own snapshot, then the host's.
@@ -103,14 +125,15 @@ fn extensions(host: &Host) -> Vec<Extension> {
     extensions
 }
 
-fn build(host: &Host) -> Result<Box<[u8]>, String> {
+fn build(host: &Host, pack: Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, String> {
+    hash_seed::get();
     let event_loop =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let _entered = event_loop.enter();
     // Without it, no object of the runtime could be made that is also one of Rust's.
     let cpp_heap = v8::cppgc::Heap::create(v8::V8::get_current_platform(), v8::cppgc::HeapCreateParams::default());
     let mut runtime = JsRuntimeForSnapshot::try_new(RuntimeOptions {
-        module_loader: Some(Rc::new(JobLoader::new(host.packages.clone(), None))),
+        module_loader: Some(Rc::new(JobLoader::for_snapshot(host.packages.clone(), pack.clone()))),
         startup_snapshot: deno_snapshots::CLI_SNAPSHOT,
         residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
         residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,
@@ -128,16 +151,25 @@ fn build(host: &Host) -> Result<Box<[u8]>, String> {
         state.put(runtime_ops::TestingFeaturesEnabled(false));
         state.put(Arc::new(FeatureChecker::default()));
         state.put(bootstrap_options());
+        state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
     }
     call(&mut runtime, "bootstrap", "mainRuntime", |scope| vec![bootstrap_options().as_v8(scope)])?;
     call(&mut runtime, "__fnhost", "prepare", |_| vec![])?;
+    call(&mut runtime, "__fnhost", "beginSnapshot", |_| vec![])?;
     for part in PARTS {
         call(&mut runtime, "__fnhost", "loadAhead", |scope| {
             let specifier = v8::String::new(scope, part).expect("a short string");
             vec![specifier.into(), v8::Boolean::new(scope, true).into()]
         })?;
     }
-    call(&mut runtime, "__fnhost", "freeze", |_| vec![])?;
+    call(&mut runtime, "__fnhost", "evaluateAhead", |scope| {
+        let numbers: Vec<_> =
+            modules.iter().map(|number| v8::Integer::new_from_unsigned(scope, *number).into()).collect();
+        vec![v8::Array::new_with_elements(scope, &numbers).into()]
+    })?;
+    call(&mut runtime, "__fnhost", "endSnapshot", |_| vec![])?;
+    // No handle may be left.
+    runtime.op_state().borrow_mut().borrow_mut::<PackInUse>().compiled.clear();
     {
         // The one that `node:vm` makes contexts from stands before that of the job.
         let isolate = runtime.v8_isolate();
@@ -147,94 +179,6 @@ fn build(host: &Host) -> Result<Box<[u8]>, String> {
         assert_eq!(scope.add_context(context), deno_node::VM_CONTEXT_INDEX);
     }
     Ok(runtime.snapshot())
-}
-
-/// The end of a snapshot as `deno_core` writes it: what stands behind the names of the extensions.
-struct Tail<'a> {
-    /// Where it begins in the snapshot.
-    at: usize,
-    ops: u64,
-    sources: u64,
-    /// Between the counts and the sources.
-    middle: &'a [u8],
-    source_texts: Vec<&'a [u8]>,
-}
-
-impl<'a> Tail<'a> {
-    /// `last` is the name of the last extension in the snapshot.
-    fn read(blob: &'a [u8], last: &str) -> Option<Self> {
-        let end = blob.len().checked_sub(8)?;
-        let start = u64::from_le_bytes(blob[end..].try_into().ok()?) as usize;
-        let sidecar = blob.get(start..end)?;
-        let mut name = (last.len() as u32).to_le_bytes().to_vec();
-        name.extend_from_slice(last.as_bytes());
-        let mut places = sidecar.windows(name.len()).enumerate().filter(|(_, window)| *window == name);
-        let (place, _) = places.next()?;
-        if places.next().is_some() {
-            return None;
-        }
-        let at = place + name.len();
-        let mut rest = Reader(&sidecar[at..]);
-        let (ops, sources) = (rest.u64()?, rest.u64()?);
-        let middle = rest.0;
-        rest.u64()?;
-        for _ in 0..rest.u32()? {
-            rest.text()?;
-            rest.bytes()?;
-        }
-        let middle = &middle[..middle.len() - rest.0.len()];
-        let source_texts = (0..rest.u32()?).map(|_| rest.bytes()).collect::<Option<Vec<_>>>()?;
-        rest.0.is_empty().then_some(Self { at: start + at, ops, sources, middle, source_texts })
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.u32()?;
-        self.take(length as usize)
-    }
-
-    /// The highest bit of the length says whether the text is ASCII.
-    fn text(&mut self) -> Option<&'a [u8]> {
-        let length = self.u32()? & !(1 << 31);
-        self.take(length as usize)
-    }
-}
-
-/// What `deno_core` leaves out of a snapshot that is made from another. V8 stores addresses of native functions and of sources as places in a list, which the runtime puts together from the
-/// ops and sources that were in the snapshot before, and those that came later. When it starts from a snapshot that was
-/// made from another, it must make the same distinction as when that was made, and must have the first one's sources.
-fn complete(blob: &[u8]) -> Option<Box<[u8]>> {
-    let first = Tail::read(deno_snapshots::CLI_SNAPSHOT?, "deno_web_worker")?;
-    let second = Tail::read(blob, "fnhost")?;
-    let mut whole = blob[..second.at].to_vec();
-    whole.extend_from_slice(&first.ops.to_le_bytes());
-    whole.extend_from_slice(&first.sources.to_le_bytes());
-    whole.extend_from_slice(second.middle);
-    let texts: Vec<_> = first.source_texts.iter().chain(&second.source_texts).collect();
-    whole.extend_from_slice(&(texts.len() as u32).to_le_bytes());
-    for text in texts {
-        whole.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        whole.extend_from_slice(text);
-    }
-    whole.extend_from_slice(&blob[blob.len() - 8..]);
-    Some(whole.into())
 }
 
 /// Calls `globalThis.<object>.<function>`.
