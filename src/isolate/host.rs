@@ -12,7 +12,7 @@ use super::error::{RunError, Severity};
 use super::hash_seed;
 use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
 use super::limits::Limits;
-use super::pack::{self, Pack};
+use super::pack::{self, Footprint, Pack};
 use super::packages::{LocalAdaptor, Packages};
 use super::permissions::Network;
 use super::run::{Job, LogSink, Outcome};
@@ -45,6 +45,9 @@ pub struct Host {
     /// Directory of packs on disk.
     pack_dir: Arc<PathBuf>,
     without_packs: bool,
+    options: Arc<HostOptions>,
+    /// A set that others are part of, which they are loaded from.
+    whole: Arc<OnceLock<Arc<AdaptorSet>>>,
     adaptors: Arc<Mutex<HashMap<AdaptorKey, Preparation>>>,
 }
 
@@ -62,29 +65,41 @@ pub struct AdaptorSet {
     pub unpacked: Option<String>,
     pub(super) pack: Option<Arc<Pack>>,
     /// What its isolates start from, if there is one.
-    snapshot: OnceLock<Snapshot>,
+    snapshot: Option<Snapshot>,
+    /// That of the last run, by which a warm isolate guesses what the next one will need.
+    footprint: Mutex<Arc<Footprint>>,
     file: PathBuf,
 }
 
 impl AdaptorSet {
-    fn new(exports: HashMap<String, Vec<String>>, pack: Result<Pack, String>, file: PathBuf) -> Self {
-        let (pack, unpacked) = match pack {
-            Ok(pack) => (Some(Arc::new(pack)), None),
-            Err(reason) => (None, Some(reason)),
-        };
-        Self { exports, unpacked, pack, snapshot: OnceLock::new(), file }
+    /// What the last run loaded.
+    pub(super) fn footprint(&self) -> Arc<Footprint> {
+        self.footprint.lock().expect("footprint").clone()
+    }
+
+    /// Remembers what a run loaded.
+    pub(super) fn set_footprint(&self, footprint: Footprint) {
+        *self.footprint.lock().expect("footprint") = Arc::new(footprint);
+    }
+
+    pub(super) fn snapshot_file(&self) -> PathBuf {
+        snapshot_file(&self.file)
     }
 
     /// An isolate for these adaptors with this limit of V8's heap in bytes.
     pub(super) fn plan(&self, heap: usize) -> Plan {
-        let snapshot = self.snapshot.get().copied();
-        Plan { snapshot, pack: self.pack.clone(), heap, footprint: Arc::default(), rehearsal: false }
-    }
-
-    fn snapshot_file(&self) -> PathBuf {
-        self.file.with_extension("snapshot")
+        Plan { snapshot: self.snapshot, pack: self.pack.clone(), ..Plan::plain(heap) }
     }
 }
+
+/// The file of the snapshot that belongs to a pack.
+fn snapshot_file(pack: &Path) -> PathBuf {
+    pack.with_extension("snapshot")
+}
+
+/// An isolate that is there and does nothing.
+#[allow(dead_code)] // held, not read
+pub struct IdleIsolate(IsolateThread);
 
 /// The key under which a set of adaptors is known, whatever the order in which they are named.
 pub(super) fn adaptor_key(specifiers: &[String]) -> AdaptorKey {
@@ -102,7 +117,9 @@ impl Host {
             packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
             pack_dir: Arc::new(pack_dir),
             without_packs: options.without_packs,
-            authorities: Arc::new(Authorities::new(options.ca_file)),
+            whole: Arc::default(),
+            authorities: Arc::new(Authorities::new(options.ca_file.clone())),
+            options: Arc::new(options),
             threads: Threads::default(),
             buffers: Arc::default(),
             adaptors: Arc::default(),
@@ -132,14 +149,14 @@ impl Host {
 
     fn load_or_build(&self, key: &AdaptorKey) -> Result<AdaptorSet, RunError> {
         Packages::refresh();
-        let file = self.pack_dir.join(format!("{}.pack", file_name(key)));
+        if let Some(part) = self.part(key) {
+            return Ok(part);
+        }
+        let file = self.pack_file(key);
         let stored = if self.without_packs { None } else { pack::load(&file) };
         if let Some(pack) = stored.filter(|pack| self.is_current(pack)) {
             let exports = pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect();
-            let stored = snapshot::load(&file.with_extension("snapshot"), &pack);
-            let set = AdaptorSet::new(exports, Ok(pack), file);
-            stored.map(|stored| set.snapshot.set(stored));
-            return Ok(set);
+            return Ok(Self::set(exports, Ok(pack), file));
         }
         let entries = self.probe(key)?;
         let built = if self.without_packs {
@@ -147,11 +164,20 @@ impl Host {
         } else {
             pack::build(&self.packages, entries.clone()).map_err(|error| error.to_string())
         };
-        let set = AdaptorSet::new(entries.into_iter().collect(), built, file);
+        let set = Self::set(entries.into_iter().collect(), built, file);
         // Now, not at the end: a process that is killed need not have packed for nothing.
         set.pack.iter().for_each(|pack| save(pack, &set.file));
-        self.make_snapshot(key, &set)?;
         Ok(set)
+    }
+
+    fn set(exports: HashMap<String, Vec<String>>, pack: Result<Pack, String>, file: PathBuf) -> AdaptorSet {
+        let (pack, unpacked) = match pack {
+            Ok(pack) => (Some(Arc::new(pack)), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let mut set = AdaptorSet { exports, unpacked, pack, snapshot: None, footprint: Mutex::default(), file };
+        set.snapshot = set.pack.as_ref().and_then(|pack| snapshot::load(&set.snapshot_file(), pack));
+        set
     }
 
     /// Whether the pack's adaptors are those that its specifiers lead to now: an install may have changed the default
@@ -167,7 +193,6 @@ impl Host {
     /// disk too.
     pub fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
         let set = self.prepare(specifiers)?;
-        self.make_snapshot(&adaptor_key(specifiers), &set)?;
         let job = listing(specifiers)?;
         let outcome = self.run_in(set.plan(job.limits.heap), job, "{}".into(), Box::new(|_| {}));
         self.save_packs();
@@ -176,33 +201,81 @@ impl Host {
         outcome.error.map_or(Ok(()), Err)
     }
 
-    /// Makes the set's snapshot if it has none. What keeps it from being made costs time, and nothing else.
-    fn make_snapshot(&self, key: &AdaptorKey, set: &AdaptorSet) -> Result<(), RunError> {
-        let Some(pack) = set.pack.as_ref().filter(|_| set.snapshot.get().is_none()) else { return Ok(()) };
-        let job = listing(key)?;
+    /// Loads adaptors once and tells which modules of their pack may be evaluated in a snapshot.
+    pub(super) fn rehearse(&self, specifiers: &[String]) -> Result<(Arc<AdaptorSet>, Vec<u32>), RunError> {
+        let set = self.prepare(specifiers)?;
+        let job = listing(specifiers)?;
         let plan = Plan { rehearsal: true, ..set.plan(job.limits.heap) };
-        let rehearsal = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
-        let modules = if rehearsal.error.is_none() { rehearsal.footprint.modules } else { Vec::new() };
-        let made = snapshot::make(self, pack, &modules).or_else(|reason| {
-            tracing::info!(reason, adaptors = key.join(" "), "no snapshot holds these adaptors: their runs load them");
-            snapshot::make(self, pack, &[])
-        });
-        match made {
-            Ok(made) => {
-                set.snapshot.get_or_init(|| made);
-                // As with packs: a store that cannot be written is no error.
-                let _ = snapshot::store(made, &set.snapshot_file(), pack);
-            }
-            Err(reason) => tracing::warn!(reason, "cannot make a snapshot: isolates take longer to start"),
+        let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
+        set.pack.iter().for_each(|pack| save(pack, &set.file));
+        outcome.error.map_or(Ok((set, outcome.footprint.modules)), Err)
+    }
+
+    /// Has a snapshot made for these adaptors by `program`, this very one, if they have none. A process that has isolates
+    /// already cannot use it. What keeps it from being made costs time, and nothing else. Blocks while it is made, a quarter
+    /// of a second.
+    pub fn make_snapshot(&self, program: &Path, specifiers: &[String]) {
+        let key = adaptor_key(specifiers);
+        let has_one = || {
+            let file = self.pack_file(&key);
+            let pack = pack::load(&file).filter(|pack| self.is_current(pack))?;
+            snapshot::load(&snapshot_file(&file), &pack)
+        };
+        // In a store that cannot be written, there would be nothing to gain.
+        let dir = &*self.pack_dir;
+        let writable = || std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir)).is_ok();
+        if !self.without_packs
+            && has_one().is_none()
+            && writable()
+            && let Err(reason) = snapshot::commission(program, &self.options, &key)
+        {
+            tracing::warn!(reason, "cannot make a snapshot: isolates take longer to start");
         }
-        Ok(())
+    }
+
+    /// Whether runs with these adaptors could start from a snapshot and do not.
+    pub fn lacks_snapshot(&self, specifiers: &[String]) -> bool {
+        self.prepared(&adaptor_key(specifiers)).is_some_and(|set| set.pack.is_some() && set.snapshot.is_none())
+    }
+
+    /// From now on, all sets of these adaptors are loaded from one pack and one snapshot, which a process can have only one
+    /// of. The isolate that comes back is to be kept for as long as there may be others.
+    pub fn load_together(&self, specifiers: &[String]) -> Option<IdleIsolate> {
+        let set = self.prepare(specifiers).ok()?;
+        set.pack.as_ref()?;
+        let plan = set.plan(Limits::default().heap);
+        let _ = self.whole.set(set);
+        let (sender, made) = mpsc::sync_channel(1);
+        let isolate = IsolateThread::start_and_tell(self, plan, move |made| {
+            let _ = sender.send(made);
+        });
+        made.recv().ok()?;
+        isolate.ok().map(IdleIsolate)
+    }
+
+    /// These adaptors as part of the whole, if they are.
+    fn part(&self, key: &AdaptorKey) -> Option<AdaptorSet> {
+        let whole = self.whole.get()?;
+        let exports = key.iter().map(|name| Some((name.clone(), whole.exports.get(name)?.clone())));
+        Some(AdaptorSet {
+            exports: exports.collect::<Option<_>>()?,
+            unpacked: None,
+            pack: whole.pack.clone(),
+            snapshot: whole.snapshot,
+            footprint: Mutex::default(),
+            file: whole.file.clone(),
+        })
+    }
+
+    fn pack_file(&self, key: &AdaptorKey) -> PathBuf {
+        self.pack_dir.join(format!("{}.pack", file_name(key)))
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.
     fn probe(&self, specifiers: &[String]) -> Result<Vec<(String, Vec<String>)>, RunError> {
         let job = listing(specifiers)?;
-        let bare = AdaptorSet::new(HashMap::new(), Err(String::new()), PathBuf::new());
-        let outcome = self.run_in(bare.plan(job.limits.heap), job, "{}".into(), Box::new(|_| {}));
+        let plan = Plan::plain(job.limits.heap);
+        let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
         if let Some(error) = outcome.error {
             return Err(error);
         }

@@ -38,6 +38,13 @@ pub struct Plan {
     pub rehearsal: bool,
 }
 
+impl Plan {
+    /// An isolate with nothing in it, from the runtime's own snapshot.
+    pub fn plain(heap: usize) -> Self {
+        Self { snapshot: None, pack: None, heap, footprint: Arc::default(), rehearsal: false }
+    }
+}
+
 /// A run for an isolate.
 pub struct Order {
     pub job: Job,

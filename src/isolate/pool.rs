@@ -228,8 +228,8 @@ impl Pool {
         match custody::watch(outcome, &self.host.threads, vigil, cancel).await {
             Ok(mut outcome) => {
                 let footprint = std::mem::take(&mut outcome.footprint);
-                if let Some(pack) = set.pack.as_ref().filter(|_| outcome.error.is_none()) {
-                    pack.set_footprint(footprint);
+                if outcome.error.is_none() {
+                    set.set_footprint(footprint);
                 }
                 outcome
             }
@@ -262,8 +262,7 @@ impl Pool {
                 pool.tend();
             }
         };
-        let footprint = set.pack.as_ref().map(|pack| pack.footprint()).unwrap_or_default();
-        let plan = Plan { footprint, ..set.plan(kind.heap) };
+        let plan = Plan { footprint: set.footprint(), ..set.plan(kind.heap) };
         if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, plan, made) {
             self.created.fetch_add(1, Ordering::Relaxed);
             spares.begin(kind, isolate);

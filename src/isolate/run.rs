@@ -27,6 +27,7 @@ use super::ops::{self, PackInUse};
 use super::pack::{Footprint, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
+use super::snapshot::Stay;
 use crate::compile::Compiled;
 
 /// A compiled job and what to run it with.
@@ -178,6 +179,8 @@ pub(super) struct Isolate {
     /// The job that was compiled, if it is a function.
     compiled: Option<(Arc<JobFunction>, v8::Global<v8::Function>)>,
     entry: EntryPoints,
+    /// Ends after all the others.
+    _stay: Stay,
 }
 
 /// The job that an isolate has taken.
@@ -205,6 +208,7 @@ impl Isolate {
     /// Makes an isolate as `plan` says, with nothing in it of any job.
     pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<Self, String> {
         hash_seed::get();
+        let mut stay = Stay::begin(plan.snapshot);
         let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone()));
         let buffers = BufferAccount::new(tripwire.clone(), host.buffers.clone());
         let services = WorkerServiceOptions {
@@ -228,8 +232,8 @@ impl Isolate {
             bootstrap: bootstrap_options(),
             extensions: vec![ops::fnhost::init()],
             // In a snapshot of the host's the ops have their functions already.
-            startup_snapshot: plan.snapshot.or(deno_snapshots::CLI_SNAPSHOT),
-            skip_op_registration: plan.snapshot.is_some(),
+            startup_snapshot: stay.snapshot.or(deno_snapshots::CLI_SNAPSHOT),
+            skip_op_registration: stay.snapshot.is_some(),
             residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
             residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,
             stdio: no_stdio()?,
@@ -241,6 +245,7 @@ impl Isolate {
             ..Default::default()
         };
         let mut worker = MainWorker::bootstrap_from_options(&job_url("job.js")?, services, options);
+        stay.made();
         let runtime = &mut worker.js_runtime;
         let handle = runtime.v8_isolate().thread_safe_handle();
         {
@@ -260,7 +265,7 @@ impl Isolate {
             current * 2
         });
         let entry = EntryPoints::pick_up(runtime);
-        if plan.snapshot.is_none() {
+        if stay.snapshot.is_none() {
             entry.call(runtime, &entry.prepare, &[])?;
         }
         entry.call(runtime, &entry.setup, &[])?;
@@ -274,6 +279,7 @@ impl Isolate {
             pack: plan.pack.clone(),
             compiled: None,
             entry,
+            _stay: stay,
         };
         isolate.get_ready(&plan.footprint);
         if plan.rehearsal {

@@ -85,8 +85,6 @@ pub struct Pack {
     dirty: AtomicBool,
     /// Jobs that were made functions, by the code of their modules.
     jobs: Mutex<HashMap<String, Option<Arc<JobFunction>>>>,
-    /// That of the last run, by which a warm isolate guesses what the next one will need.
-    footprint: Mutex<Arc<Footprint>>,
 }
 
 impl Pack {
@@ -96,14 +94,7 @@ impl Pack {
         code: HashMap<String, Arc<[u8]>>,
         dirty: bool,
     ) -> Self {
-        Self {
-            modules,
-            entries,
-            code: RwLock::new(code),
-            dirty: AtomicBool::new(dirty),
-            jobs: Mutex::default(),
-            footprint: Mutex::default(),
-        }
+        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(dirty), jobs: Mutex::default() }
     }
 
     /// A compiled job as a function, if it can be one.
@@ -128,16 +119,6 @@ impl Pack {
     pub fn put_code(&self, key: String, code: Arc<[u8]>) {
         self.code.write().expect("code cache").insert(key, code);
         self.dirty.store(true, Ordering::Release);
-    }
-
-    /// What the last run loaded.
-    pub fn footprint(&self) -> Arc<Footprint> {
-        self.footprint.lock().expect("footprint").clone()
-    }
-
-    /// Remembers what a run loaded.
-    pub fn set_footprint(&self, footprint: Footprint) {
-        *self.footprint.lock().expect("footprint") = Arc::new(footprint);
     }
 
     /// Names the files of the pack, and their versions.
