@@ -33,6 +33,7 @@ mod retries;
 mod run;
 mod secrets;
 mod server;
+mod snapshots;
 mod support;
 mod tokens;
 mod tracing;
