@@ -9,6 +9,7 @@ mod cli;
 mod clock;
 mod compile;
 mod connections;
+mod container;
 mod cron;
 mod disk;
 mod docs;
