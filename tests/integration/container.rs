@@ -35,7 +35,7 @@ credentials:
   registry: {baseUrl: 'https://hunter2.example.org'}
 "#;
 
-const JOB: &str = "post('/echo', { body: $.data });";
+const JOB: &str = "post('/echo', $.data);";
 
 /// The image of fnhost alone, by the repository's Dockerfile; then that of a project, by the project's.
 fn build(images: &Images) -> Image {
