@@ -3,6 +3,7 @@
 
 mod adaptors;
 mod api;
+mod backup;
 mod browser;
 mod check;
 mod cli;
@@ -11,6 +12,7 @@ mod compile;
 mod connections;
 mod container;
 mod cron;
+mod deploy;
 mod disk;
 mod docs;
 mod durability;
