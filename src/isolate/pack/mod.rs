@@ -145,7 +145,14 @@ impl Pack {
     }
 }
 
-/// Size and modification time of a file.
+/// Whether a file is as it was when it had this stamp. It may have been in an archive since, such as a layer of an image:
+/// these keep whole seconds only.
+fn is_unchanged(path: &Path, (size, modified): (u64, u64)) -> bool {
+    let whole_seconds = modified - modified % 1_000_000_000;
+    stamp(path).is_some_and(|now| now == (size, modified) || now == (size, whole_seconds))
+}
+
+/// Size and modification time, in nanoseconds, of a file.
 fn stamp(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
