@@ -146,10 +146,11 @@ impl Pack {
 }
 
 /// Whether a file is as it was when it had this stamp. It may have been in an archive since, such as a layer of an image:
-/// these keep whole seconds only.
+/// these keep whole seconds only, the one before or the one after.
 fn is_unchanged(path: &Path, (size, modified): (u64, u64)) -> bool {
-    let whole_seconds = modified - modified % 1_000_000_000;
-    stamp(path).is_some_and(|now| now == (size, modified) || now == (size, whole_seconds))
+    const SECOND: u64 = 1_000_000_000;
+    let is_archived = |now: u64| now.is_multiple_of(SECOND) && now.abs_diff(modified) < SECOND;
+    stamp(path).is_some_and(|(found, now)| found == size && (now == modified || is_archived(now)))
 }
 
 /// Size and modification time, in nanoseconds, of a file.
