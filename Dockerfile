@@ -7,18 +7,16 @@
 
 # With Rust 1.95 or newer, on a Debian that scripts/setup knows.
 ARG RUST=docker.io/library/rust:1.95-bookworm
-# What has /system and /owned, as scripts/image-root lays them out: the stage below, or an image of a program that was
-# built elsewhere.
-ARG PROGRAM=build
 
-FROM ${RUST} AS build
+# Leaves /system and /owned. If you have them already, made by scripts/image-root in a directory DIR, nothing is compiled:
+#
+#   docker build --build-context program=DIR -t fnhost:0.1.0 .
+FROM ${RUST} AS program
 WORKDIR /src
 COPY . .
 # The crates below fnhost take a quarter of an hour, so they are kept, outside the image, for the next build.
 RUN --mount=type=cache,target=/root/.cache/fnhost --mount=type=cache,target=/usr/local/cargo/registry \
     scripts/dist && scripts/image-root dist/fnhost /
-
-FROM ${PROGRAM} AS program
 
 FROM scratch
 COPY --from=program /system /

@@ -1,9 +1,10 @@
 //! Both Dockerfiles, this repository's and the one that `fnhost init` writes, are built, and what comes of them serves: as
 //! a user without rights, on a read-only root, as the first process of its container.
 //!
-//! There is no registry here, so the stage that compiles is left out. In its place is an image with what it would leave:
+//! There is no registry here, so the stage that compiles is left out. In its place is a directory with what it would leave:
 //! what scripts/image-root lays out.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -48,12 +49,11 @@ fn build(images: &Images) -> Image {
         std::fs::write(&path, text).unwrap();
         path
     };
-    let dockerfile = file("FROM scratch\nCOPY . /\n", "Dockerfile");
-    images.build("localhost/built", &laid_out, &["--file".as_ref(), dockerfile.as_ref()]);
     let empty = work.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     let dockerfile = Path::new(ROOT).join("Dockerfile");
-    let options = ["--build-arg", "PROGRAM=localhost/built", "--file"].map(AsRef::as_ref);
+    let program = format!("program={}", laid_out.display());
+    let options = ["--build-context", &program, "--file"].map(OsStr::new);
     images.build("localhost/fnhost", &empty, &[&options[..], &[dockerfile.as_ref()]].concat());
 
     file(PROJECT, "source/project.yaml");
