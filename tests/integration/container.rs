@@ -4,7 +4,6 @@
 //! There is no registry here, so the stage that compiles is left out. In its place is a directory with what it would leave:
 //! what scripts/image-root lays out.
 
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -38,33 +37,34 @@ credentials:
 
 const JOB: &str = "post('/echo', $.data);";
 
-/// The image of fnhost alone, by the repository's Dockerfile; then that of a project, by the project's.
-fn build(images: &Images) -> Image {
-    let work = tempfile::tempdir().unwrap();
-    let (laid_out, project) = (work.path().join("program"), work.path().join("project"));
-    output(Command::new(Path::new(ROOT).join("scripts/image-root")).arg(PROGRAM).arg(&laid_out));
-    let file = |text: &str, name: &str| {
-        let path = work.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let empty = work.path().join("empty");
-    std::fs::create_dir(&empty).unwrap();
-    let dockerfile = Path::new(ROOT).join("Dockerfile");
-    let program = format!("program={}", laid_out.display());
-    let options = ["--build-context", &program, "--file"].map(OsStr::new);
-    images.build("localhost/fnhost", &empty, &[&options[..], &[dockerfile.as_ref()]].concat());
-
-    file(PROJECT, "source/project.yaml");
-    file(JOB, "source/jobs/ask.js");
-    let lock = std::fs::read_to_string(Path::new(ROOT).join("tests/fixtures/adaptors/fnhost.lock")).unwrap();
-    file(&lock, "source/fnhost.lock");
-    let mut init = fnhost(&["init", "--from"]);
-    Ran::new(init.arg(work.path().join("source")).arg(&project).output().unwrap()).expect(0);
-    file("REGISTRY_BASE_URL=https://hunter2.example.org\n", "project/.env");
-    images.build("localhost/project", &project, &["--build-arg".as_ref(), "FNHOST=localhost/fnhost".as_ref()]);
+/// The image of a project, by its own Dockerfile, on that of fnhost alone, by this repository's.
+fn build() -> Image {
+    let (images, work) = (Images::new(), tempfile::tempdir().unwrap());
+    build_program(&images, work.path());
+    build_project(&images, work.path());
     images.unpack("localhost/project")
+}
+
+fn build_program(images: &Images, work: &Path) {
+    let (laid_out, empty) = (work.join("program"), work.join("empty"));
+    output(Command::new(Path::new(ROOT).join("scripts/image-root")).arg(PROGRAM).arg(&laid_out));
+    std::fs::create_dir(&empty).unwrap();
+    let program = format!("program={}", laid_out.display());
+    let dockerfile = format!("{ROOT}/Dockerfile");
+    let options = ["--build-context", &program, "--file", &dockerfile];
+    images.build("localhost/fnhost", &empty, &options);
+}
+
+fn build_project(images: &Images, work: &Path) {
+    let (source, project) = (work.join("source"), work.join("project"));
+    std::fs::create_dir_all(source.join("jobs")).unwrap();
+    std::fs::write(source.join("project.yaml"), PROJECT).unwrap();
+    std::fs::write(source.join("jobs/ask.js"), JOB).unwrap();
+    let lock = Path::new(ROOT).join("tests/fixtures/adaptors/fnhost.lock");
+    std::fs::copy(lock, source.join("fnhost.lock")).unwrap();
+    Ran::new(fnhost(&["init", "--from"]).arg(source).arg(&project).output().unwrap()).expect(0);
+    std::fs::write(project.join(".env"), "REGISTRY_BASE_URL=https://hunter2.example.org\n").unwrap();
+    images.build("localhost/project", &project, &["--build-arg", "FNHOST=localhost/fnhost"]);
 }
 
 /// Nothing in it that is not asked for, and nothing that its user could change but the project and the data.
@@ -105,7 +105,7 @@ fn ask(server: &Server, registry: &Registry, number: u32) -> String {
 
 #[test]
 fn the_image_of_a_project_serves_it_on_a_read_only_root() {
-    let image = Arc::new(build(&Images::new()));
+    let image = Arc::new(build());
     expect_little(&image);
 
     let (registry, authority) = Registry::start_tls();

@@ -4,7 +4,6 @@
 //! configuration: its user, its command, its environment, a read-only root and one volume. Container runtimes do no more,
 //! but want cgroups that they may change.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -50,7 +49,7 @@ impl Images {
 
     /// Builds an image from a directory. What the build runs sees the certificates of this machine.
     #[track_caller]
-    pub fn build(&self, name: &str, context: &Path, options: &[&OsStr]) {
+    pub fn build(&self, name: &str, context: &Path, options: &[&str]) {
         let mut command = self.buildah();
         command.args(["build", "--isolation", "chroot", "--pull-never", "--tag", name]);
         // The format of the Open Container Initiative knows no health check.
