@@ -146,8 +146,8 @@ const STEADY_GLOBALS = [
   "self",
 ];
 
-// What there is not while a snapshot is taken, or what a run may replace.
-const UNSTEADY_GLOBALS = ["SharedArrayBuffer", "WebAssembly", "fetch"];
+// What there is not while a snapshot is taken, what a run may replace, and what tells the time.
+const UNSTEADY_GLOBALS = ["SharedArrayBuffer", "WebAssembly", "fetch", "performance"];
 
 const TIMERS = ["queueMicrotask", "setImmediate", "setInterval", "setTimeout"];
 
@@ -215,7 +215,7 @@ export function rehearse() {
 // All that modules share: objects that a name of the global scope leads to, or a part of the Node layer is. A module that
 // changes them must do so in the runs that load it, and in no others.
 function surface(builtins) {
-  const shared = [globalThis, ...ReflectOwnKeys(builtins).map((name) => builtins[name].default)];
+  const shared = [globalThis, globalThis.process, ...ReflectOwnKeys(builtins).map((name) => builtins[name].default)];
   for (const key of ReflectOwnKeys(globalThis)) {
     const { value } = ReflectGetOwnPropertyDescriptor(globalThis, key);
     shared.push(value);

@@ -3,13 +3,16 @@
 
 mod adaptors;
 mod api;
+mod backup;
 mod browser;
 mod check;
 mod cli;
 mod clock;
 mod compile;
 mod connections;
+mod container;
 mod cron;
+mod deploy;
 mod disk;
 mod docs;
 mod durability;
