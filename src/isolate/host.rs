@@ -1,7 +1,7 @@
 //! What all isolates of a process share: the packages on disk, what is known of each set of adaptors, and the threads.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
@@ -145,6 +145,28 @@ impl Host {
         let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
         self.save_packs();
         outcome.error.map_or(Ok(()), Err)
+    }
+
+    /// The pack of a set of adaptors for another place: as if the store were in the directory `root`, with files of the
+    /// time `modified` (nanoseconds since 1970). The file's name in `node_modules/.fnhost/packs`, and its bytes, which
+    /// depend on the packages, the build of this program and the two arguments alone. None if they cannot be packed.
+    pub fn pack_for(
+        &self,
+        specifiers: &[String],
+        root: &Path,
+        modified: u64,
+    ) -> Result<Option<(String, Vec<u8>)>, RunError> {
+        let key = adaptor_key(specifiers);
+        let entries = self.probe(&key)?;
+        let Ok(pack) = pack::build(&self.packages, entries) else { return Ok(None) };
+        let pack = Arc::new(pack.moved(self.packages.root(), root, modified));
+        // With its code compiled, unless that needs files that are not at their new place yet.
+        let outcome = self.run_with(listing(&key)?, Some(pack.clone()), "{}".into(), Box::new(|_| {}));
+        if outcome.error.is_some() {
+            pack.forget_code();
+        }
+        let bytes = pack::to_bytes(&pack).map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
+        Ok(Some((format!("{}.pack", file_name(&key)), bytes)))
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.
