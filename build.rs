@@ -1,5 +1,8 @@
-//! Stops a build that cannot succeed (see `build/v8_archive.rs`), and names what packs on disk depend on.
+//! Stops a build that cannot succeed (see `build/v8_archive.rs`), names what packs on disk depend on, and lists the pages
+//! of the documentation.
 
+#[path = "build/docs.rs"]
+mod docs;
 #[path = "build/v8_archive.rs"]
 mod v8_archive;
 
@@ -16,13 +19,13 @@ fn main() {
     for source in PACK_SOURCES {
         println!("cargo::rerun-if-changed={source}");
     }
-    for file in ["build.rs", "build/v8_archive.rs", "Cargo.lock", "vendor/v8/VERSION"] {
+    for file in ["build.rs", "build", "docs", "Cargo.lock", "vendor/v8/VERSION"] {
         println!("cargo::rerun-if-changed={file}");
     }
     for variable in ["RUSTY_V8_ARCHIVE", "RUSTY_V8_MIRROR", "V8_FROM_SOURCE"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
-    if let Err(message) = check() {
+    if let Err(message) = check().and_then(|()| list_docs()) {
         for line in message.lines() {
             println!("cargo::error={line}");
         }
@@ -43,6 +46,13 @@ fn hash_of(paths: &[&str]) -> u64 {
         }
     }
     hasher.finish()
+}
+
+fn list_docs() -> Result<(), String> {
+    let path = |variable: &str, name: &str| Path::new(&env::var_os(variable).unwrap_or_default()).join(name);
+    let docs = path("CARGO_MANIFEST_DIR", "docs");
+    docs::write_list(&docs, &path("OUT_DIR", "docs.rs"))
+        .map_err(|error| format!("cannot list the pages in {}: {error}", docs.display()))
 }
 
 fn check() -> Result<(), String> {

@@ -495,7 +495,7 @@ fn ended_runs(numbers: std::ops::Range<usize>) -> Intake {
         NewRun { run, tasks: vec![task] }
     };
     let runs = numbers.map(new).collect();
-    Intake { message: Some(message), tick: None, runs }
+    Intake { message: Some(message), runs, ..Intake::default() }
 }
 
 // -----------------------------------------------------------------------------------------------------------------

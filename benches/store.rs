@@ -1,9 +1,9 @@
 //! What the store in SQLite does in a second, beside what the disk does.
 //!
-//! `cargo bench --bench store` (`-- --dir DIR` for another disk than that of the temporary directory). An answer comes
-//! after a sync of the disk, so the first figure is how often the disk syncs: a store without group commit could never
-//! admit more messages than that. Then: messages admitted, tasks claimed and settled, claims beside a long queue, and
-//! lists when a million runs are stored.
+//! `cargo bench --bench store` (`-- --dir DIR` for another disk than that of the temporary directory, `-- --only SECTION`
+//! for one section). An answer comes after a sync of the disk, so the first figure is how often the disk syncs: a store
+//! without group commit could never admit more messages than that. Then: messages admitted, tasks claimed and settled,
+//! both together as the engine does it (`pipeline`), claims beside a long queue, and lists when a million runs are stored.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,6 +11,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use fnhost::model::{
@@ -19,14 +20,17 @@ use fnhost::model::{
 };
 use fnhost::store::sqlite::{SqliteOptions, SqliteStore};
 use fnhost::store::{
-    Claim, ClaimedTask, Intake, MessageFilter, NewRun, PageRequest, RunFilter, Settlement, Store, Then,
+    Claim, ClaimedTask, Intake, Lease, MessageFilter, NewRun, PageRequest, RunFilter, Settlement, Store, Then,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long each rate is measured.
 const SPAN: Duration = Duration::from_secs(5);
 /// Bytes of each message.
 const PAYLOAD: usize = 1000;
 const MILLION: usize = 1_000_000;
+/// Tasks claimed at once in the pipeline.
+const AHEAD: usize = 64;
 /// Pages read of each list.
 const PAGES: usize = 300;
 
@@ -35,13 +39,28 @@ fn main() {
     let dir = dir.map_or_else(std::env::temp_dir, PathBuf::from);
     let home = tempfile::tempdir_in(&dir).expect("a directory for the bench");
     println!("{}, {}\n", machine(), dir.display());
-    disk(home.path());
+    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let wanted = |section: &str| only.as_ref().is_none_or(|only| only == section);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        admissions(home.path()).await;
-        settlements(home.path()).await;
-        long_queue(home.path()).await;
-        lists(home.path()).await;
+        if wanted("disk") {
+            disk(home.path());
+        }
+        if wanted("admissions") {
+            admissions(home.path()).await;
+        }
+        if wanted("settlements") {
+            settlements(home.path()).await;
+        }
+        if wanted("pipeline") {
+            pipeline(home.path()).await;
+        }
+        if wanted("queue") {
+            long_queue(home.path()).await;
+        }
+        if wanted("lists") {
+            lists(home.path()).await;
+        }
     });
 }
 
@@ -143,7 +162,7 @@ fn new_run(workflow: &str, message: Option<MessageId>) -> NewRun {
 fn intake() -> Intake {
     let message = message();
     let runs = vec![new_run("workflow", Some(message.id))];
-    Intake { message: Some(message), tick: None, runs }
+    Intake { message: Some(message), runs, ..Intake::default() }
 }
 
 /// Lets `workers` do `work` again and again until the time is over or there is no more: how often a second, and how long
@@ -202,6 +221,7 @@ fn wish(limit: usize) -> Claim {
         lease_until: now.saturating_add(Duration::from_secs(60)),
         limit,
         allowance: HashMap::new(),
+        otherwise: usize::MAX,
         running: HashMap::new(),
     }
 }
@@ -220,10 +240,11 @@ fn settlement(claimed: &ClaimedTask) -> Settlement {
     Settlement {
         owner: "bench".into(),
         attempt,
-        output: Some(format!("{{\"data\":\"{}\"}}", "y".repeat(PAYLOAD))),
+        output: Some(format!("{{\"data\":\"{}\"}}", "y".repeat(PAYLOAD)).into()),
         log: "{\"level\":\"info\",\"message\":\"hello\"}\n".repeat(5),
         keep_cursor: false,
         then: Then::Next { state: TaskState::Completed, tasks: vec![] },
+        lease: None,
     }
 }
 
@@ -256,6 +277,127 @@ async fn settlements(home: &Path) {
         store.close().await;
     }
     println!();
+}
+
+/// From a message to the end of its run, as the engine goes about it, with attempts that cost nothing: senders at work
+/// while one scheduler claims what is due and each task is settled on its own. What it costs, and on which threads.
+async fn pipeline(home: &Path) {
+    println!(
+        "| message to finished run | runs a second | commits a second | CPU a run | of it the writer |\n|---|---|---|---|---|"
+    );
+    for senders in [1, 16, 64] {
+        let store = open(home, &format!("pipeline-{senders}"));
+        let (before, cpu, started) = (store.stats().commits, ThreadTimes::now(), Instant::now());
+        let runs = pipe(&store, senders, SPAN).await;
+        let (span, cpu) = (started.elapsed().as_secs_f64(), ThreadTimes::now().since(&cpu));
+        let each = |time: Duration| format!("{:.0} us", time.as_secs_f64() * 1e6 / runs as f64);
+        println!(
+            "| {senders} senders | {:.0} | {:.0} | {} | {} |",
+            runs as f64 / span,
+            (store.stats().commits - before) as f64 / span,
+            each(cpu.all()),
+            each(cpu.of("store-writer")),
+        );
+        store.close().await;
+    }
+    println!();
+}
+
+/// Sends for as long as `span`, and runs all that was sent: how many runs. As long as there are places, what comes is taken
+/// in the transaction that keeps it.
+async fn pipe(store: &Arc<SqliteStore>, senders: usize, span: Duration) -> usize {
+    let pipe =
+        Arc::new(Pipe { store: store.clone(), places: Arc::new(Semaphore::new(AHEAD)), counts: Counts::default() });
+    let sending = tokio::spawn({
+        let pipe = pipe.clone();
+        async move { together(senders, span, || pipe.clone().send()).await }
+    });
+    while !sending.is_finished() || pipe.counts.settled.load(Relaxed) < pipe.counts.sent.load(Relaxed) {
+        let places = pipe.places.available_permits().max(1) as u32;
+        let mut places = pipe.places.clone().acquire_many_owned(places).await.expect("places");
+        let claimed = store.claim(wish(places.num_permits())).await.expect("a claim").tasks;
+        if claimed.is_empty() {
+            drop(places);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        }
+        for claimed in claimed {
+            tokio::spawn(pipe.clone().finish(claimed, places.split(1).expect("as many places as tasks")));
+        }
+    }
+    pipe.counts.settled.load(Relaxed)
+}
+
+struct Pipe {
+    store: Arc<SqliteStore>,
+    places: Arc<Semaphore>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    sent: AtomicUsize,
+    settled: AtomicUsize,
+}
+
+impl Pipe {
+    async fn send(self: Arc<Self>) -> bool {
+        let mut intake = intake();
+        let mut ours = None;
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            let (now, NewRun { run, tasks }) = (now(), &mut intake.runs[0]);
+            (run.state, run.started_at) = (RunState::Running, Some(now));
+            (tasks[0].state, tasks[0].attempts) = (TaskState::Running, 1);
+            let until = now.saturating_add(Duration::from_secs(60));
+            intake.lease = Some(Lease { owner: "bench".into(), started: now, until });
+            let (task, run) = (tasks[0].clone(), run.clone());
+            ours = Some((ClaimedTask { task, run, forgiven: 0, lease_started: now }, place));
+        }
+        self.store.admit(intake).await.expect("admitted");
+        self.counts.sent.fetch_add(1, Relaxed);
+        if let Some((claimed, place)) = ours {
+            tokio::spawn(self.finish(claimed, place));
+        }
+        true
+    }
+
+    async fn finish(self: Arc<Self>, claimed: ClaimedTask, place: OwnedSemaphorePermit) {
+        self.store.settle(settlement(&claimed)).await.expect("settled");
+        self.counts.settled.fetch_add(1, Relaxed);
+        drop(place);
+    }
+}
+
+/// The CPU time of each of this process's threads.
+struct ThreadTimes(HashMap<String, (String, Duration)>);
+
+impl ThreadTimes {
+    fn now() -> Self {
+        let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let time = |thread: std::fs::DirEntry| {
+            let name = std::fs::read_to_string(thread.path().join("comm")).ok()?.trim().to_owned();
+            let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            let time = Duration::from_nanos(stat.split(' ').next()?.parse().ok()?);
+            Some((thread.file_name().to_string_lossy().into_owned(), (name, time)))
+        };
+        Self(threads.filter_map(time).collect())
+    }
+
+    fn since(self, before: &Self) -> Self {
+        let passed = |(id, (name, time)): (String, (String, Duration))| {
+            let earlier = before.0.get(&id).map_or(Duration::ZERO, |(_, time)| *time);
+            (id, (name, time.saturating_sub(earlier)))
+        };
+        Self(self.0.into_iter().map(passed).collect())
+    }
+
+    fn all(&self) -> Duration {
+        self.0.values().map(|(_, time)| *time).sum()
+    }
+
+    fn of(&self, name: &str) -> Duration {
+        self.0.values().filter(|(thread, _)| thread == name).map(|(_, time)| *time).sum()
+    }
 }
 
 /// Claims of one task, from a short queue and beside a hundred thousand tasks of other workflows.
@@ -304,7 +446,7 @@ async fn million(store: &Arc<SqliteStore>) {
         let message = Message { data: format!("{{\"number\":{from}}}"), ..message() };
         let new = |index| ended(new_run(&format!("workflow {}", index % 20), Some(message.id)), index);
         let runs = (from..from + 10).map(new).collect();
-        let intake = Intake { message: Some(message), tick: None, runs };
+        let intake = Intake { message: Some(message), runs, ..Intake::default() };
         let store = store.clone();
         running.spawn(async move { store.admit(intake).await.expect("admitted") });
     }

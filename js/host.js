@@ -4,7 +4,7 @@
 // `globalThis.__fnhost` is how Rust picks up the two entry points; Rust deletes it before other code runs.
 
 import { core, internals, primordials } from "ext:core/mod.js";
-import { adaptor, compileAhead, evaluated } from "ext:fnhost/modules.js";
+import { adaptor, compileAhead, evaluated, evaluateJob } from "ext:fnhost/modules.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
 const {
@@ -454,4 +454,4 @@ function loadAhead(specifier, isModule) {
   else core.loadExtScript(specifier);
 }
 
-globalThis.__fnhost = { setup, loadAhead, compileAhead, intercept, trace, run, evaluated };
+globalThis.__fnhost = { setup, loadAhead, compileAhead, intercept, trace, evaluateJob, run, evaluated };

@@ -4,12 +4,14 @@
 // shape of what modules see. A module is known by its number in the pack.
 
 import { core, primordials } from "ext:core/mod.js";
+import * as runtime from "ext:fnhost/runtime.js";
 
-const { op_fnhost_compile, op_fnhost_find, op_fnhost_resolve } = core.ops;
+const { op_fnhost_compile, op_fnhost_find, op_fnhost_resolve, op_fnhost_scope_names } = core.ops;
 const {
   ArrayPrototypePush,
   Error,
   ObjectDefineProperty,
+  ObjectFreeze,
   ObjectHasOwn,
   ObjectKeys,
   PromiseResolve,
@@ -280,4 +282,38 @@ function evaluateScript(module, compiled, targets, dynamic, filename, dirname) {
 // The exports of an adaptor by its number in the pack.
 export function adaptor(number) {
   return namespaceOf([MODULE, number]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Jobs
+// ---------------------------------------------------------------------------------------------------------------
+
+// What a job imports besides adaptors; `isolate::job_function` knows the numbers.
+const RUNTIME = -1;
+const SCOPE = -2;
+
+for (const name of ObjectKeys(runtime)) ObjectFreeze(runtime[name]);
+
+// Evaluates a job that is a function. `imports` are the numbers of its adaptors' modules, and the two above.
+export function evaluateJob(compiled, imports) {
+  const { 0: operations, 1: execute } = compiled((slot) => imported(imports[slot]));
+  return { __proto__: null, default: operations, execute };
+}
+
+function imported(number) {
+  if (number === RUNTIME) return runtime;
+  return number === SCOPE ? scope() : namespaceOf([MODULE, number]);
+}
+
+// What `globalThis` means in a job: an object that offers the names a job may use anyway, and nothing else.
+let scopeNamespace;
+function scope() {
+  if (scopeNamespace === undefined) {
+    const names = { __proto__: null };
+    for (const name of op_fnhost_scope_names()) {
+      if (name in globalThis) ObjectDefineProperty(names, name, getter(() => globalThis[name]));
+    }
+    scopeNamespace = ObjectFreeze({ __proto__: null, globalThis: ObjectFreeze(names) });
+  }
+  return scopeNamespace;
 }

@@ -24,10 +24,10 @@ pub enum EndpointStyle {
     Sync,
 }
 
-/// Where the server listens, and what it lets pass.
+/// Where the server listens: what those who ask it have to know, too.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
-pub struct HttpConfig {
+pub struct ListenConfig {
     /// Address to listen on; 0.0.0.0 is every interface
     #[arg(long, value_name = "ADDRESS", env = "FNHOST_HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
@@ -35,6 +35,29 @@ pub struct HttpConfig {
     /// Port to listen on; 0 takes a free one and prints it
     #[arg(short, long, value_name = "PORT", env = "PORT", default_value_t = 4001)]
     pub port: u16,
+
+    /// Certificate chain for TLS, a PEM file
+    #[arg(long, value_name = "FILE", env = "FNHOST_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key for TLS, a PEM file
+    #[arg(long, value_name = "FILE", env = "FNHOST_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+impl ListenConfig {
+    /// The scheme under which the server answers.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls_cert.is_some() { "https" } else { "http" }
+    }
+}
+
+/// Where the server listens, and what it lets pass.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP")]
+pub struct HttpConfig {
+    #[command(flatten)]
+    pub listen: ListenConfig,
 
     /// The address under which others reach this server, for links in answers
     #[arg(long, value_name = "URL", env = "HOST_URL")]
@@ -76,14 +99,6 @@ pub struct HttpConfig {
     #[arg(long, value_name = "ORIGIN", env = "FNHOST_CORS", value_delimiter = ',')]
     pub cors: Vec<String>,
 
-    /// Certificate chain for TLS, a PEM file
-    #[arg(long, value_name = "FILE", env = "FNHOST_TLS_CERT", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-
-    /// Private key for TLS, a PEM file
-    #[arg(long, value_name = "FILE", env = "FNHOST_TLS_KEY", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
-
     /// Ask for no token on the API and pages: only with a loopback address
     #[arg(long, env = "FNHOST_NO_AUTH")]
     pub no_auth: bool,
@@ -121,6 +136,10 @@ pub struct JobConfig {
     /// How much one attempt may log
     #[arg(long, value_name = "MB", env = "FNHOST_LOG_LIMIT", default_value = "1")]
     pub log_limit: Megabytes,
+
+    /// Certificate authorities that jobs and installs trust besides the usual ones, a PEM file
+    #[arg(long, value_name = "FILE", env = "FNHOST_CAFILE")]
+    pub cafile: Option<PathBuf>,
 
     /// How long to wait for running jobs when the server is told to stop
     #[arg(long, value_name = "TIME", env = "FNHOST_DRAIN_TIMEOUT", default_value = "25s")]
@@ -177,14 +196,21 @@ pub enum SettingsError {
     Value { path: String, key: String },
 }
 
-/// Gives the settings of `command` that have a name in the environment the defaults that the project in `dir` has for
-/// them.
-pub fn with_project_settings(command: Command, dir: &Path) -> Result<Command, SettingsError> {
+/// Name in the environment → value, as a project sets them.
+pub type ProjectSettings = BTreeMap<String, String>;
+
+/// What the project in `dir` sets for the server, whose command this is.
+pub fn project_settings(server: &Command, dir: &Path) -> Result<ProjectSettings, SettingsError> {
     let names: Vec<String> =
-        command.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
+        server.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
     let mut settings = settings_file(&dir.join(SETTINGS_FILE), &names)?;
     settings.extend(crate::project::dotenv(dir));
-    Ok(command.mut_args(|argument| {
+    Ok(settings)
+}
+
+/// Gives the arguments of `command` that have a name in the environment the defaults that a project has for them.
+pub fn with_defaults(command: Command, settings: &ProjectSettings) -> Command {
+    command.mut_args(|argument| {
         let setting = argument.get_env().and_then(|name| settings.get(name.to_str()?)).cloned();
         match setting {
             // A flag without a value is set by a value that says so.
@@ -195,11 +221,10 @@ pub fn with_project_settings(command: Command, dir: &Path) -> Result<Command, Se
             Some(value) => argument.default_value(value),
             None => argument,
         }
-    }))
+    })
 }
 
-/// Name in the environment → value, for what the file sets.
-fn settings_file(path: &Path, names: &[String]) -> Result<BTreeMap<String, String>, SettingsError> {
+fn settings_file(path: &Path, names: &[String]) -> Result<ProjectSettings, SettingsError> {
     let shown = || path.display().to_string();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -255,8 +280,9 @@ mod tests {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
         let command = HttpConfig::augment_args(Command::new("serve").mut_args(|argument| argument));
-        let command = with_project_settings(command, dir.path())
+        let settings = project_settings(&command, dir.path())
             .map_err(|error| error.to_string().replace(&format!("{}/", dir.path().display()), ""))?;
+        let command = with_defaults(command, &settings);
         let arguments = std::iter::once("serve").chain(arguments.iter().copied());
         let matches = command.try_get_matches_from(arguments).map_err(|error| error.to_string())?;
         HttpConfig::from_arg_matches(&matches).map_err(|error| error.to_string())
@@ -267,11 +293,11 @@ mod tests {
         let settings = ("fnhost.yaml", "port: 1\nbody_limit: 2.5\nopen-metrics: true\ncors: [http://a, http://b]\n");
         let dotenv = (".env", "PORT=2\nOTHER=x\n");
         let config = http(&[settings, dotenv], &["--read-timeout", "3s"]).unwrap();
-        assert_eq!((config.port, config.body_limit.bytes()), (2, 5 << 19));
+        assert_eq!((config.listen.port, config.body_limit.bytes()), (2, 5 << 19));
         assert!(config.open_metrics && !config.no_auth);
         assert_eq!(config.cors, ["http://a", "http://b"]);
-        assert_eq!(http(&[settings, dotenv], &["--port", "3"]).unwrap().port, 3);
-        assert_eq!(http(&[settings], &[]).unwrap().port, 1);
+        assert_eq!(http(&[settings, dotenv], &["--port", "3"]).unwrap().listen.port, 3);
+        assert_eq!(http(&[settings], &[]).unwrap().listen.port, 1);
     }
 
     #[test]

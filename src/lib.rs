@@ -15,6 +15,7 @@ pub mod adaptor;
 pub mod cli;
 pub mod compile;
 pub mod config;
+pub mod docs;
 pub mod engine;
 pub mod http;
 pub mod image;

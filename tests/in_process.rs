@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use fnhost::compile::{self, Adaptor, Dialect};
 use fnhost::isolate::{
-    Conditions, Host, HostOptions, IsolatePool, Job, Limit, Limits, LocalAdaptor, LogLine, MIB, Network, Outcome,
-    PoolOptions, platform,
+    Conditions, Host, HostOptions, IsolatePool, Job, Limit, Limits, LocalAdaptor, LogLine, MIB, Network, NoAnswer,
+    Outcome, PoolOptions, platform,
 };
 use http_server::Server;
 use serde_json::{Value, json};
@@ -509,7 +509,7 @@ fn soak() {
 }
 
 /// Asks several conditions at once, in this order.
-fn asked<'a>(conditions: &Conditions, expressions: impl IntoIterator<Item = &'a str>) -> Vec<Result<bool, String>> {
+fn asked<'a>(conditions: &Conditions, expressions: impl IntoIterator<Item = &'a str>) -> Vec<Result<bool, NoAnswer>> {
     let data = r#"{ "age": 7, "name": "Ada", "empty": "", "tags": ["a", "b"], "__proto__": { "odd": 1 } }"#;
     let arguments = [("data", data), ("request", r#"{ "headers": { "x-kind": "a" } }"#)];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -596,11 +596,13 @@ fn what_is_wrong_with_a_condition_is_said() {
     let conditions = Conditions::default();
     let answers = asked(&conditions, cases.map(|(expression, _)| expression));
     for ((expression, expected), answer) in cases.iter().zip(answers) {
-        assert_eq!(answer, Err((*expected).to_owned()), "{expression}");
+        assert_eq!(answer, Err(NoAnswer::Faulty((*expected).to_owned())), "{expression}");
         let checked = Conditions::check(expression);
         assert_eq!(checked.err(), expected.strip_prefix("SyntaxError: ").map(str::to_owned), "{expression}");
     }
-    let [Err(long)] = &asked(&conditions, ["(() => { throw 'x'.repeat(1e6) })()"])[..] else { panic!("it throws") };
+    let [Err(NoAnswer::Faulty(long))] = &asked(&conditions, ["(() => { throw 'x'.repeat(1e6) })()"])[..] else {
+        panic!("it throws")
+    };
     assert!(long.starts_with("xxx") && long.len() < 1000);
 }
 
@@ -619,7 +621,7 @@ fn a_condition_that_hits_a_limit_spoils_no_other() {
     let conditions = Conditions::default();
     for (expression, expected) in cases {
         let answers = asked(&conditions, [expression, "data.age === 7", expression, "data.age === 8"]);
-        let refused = || Err(expected.to_owned());
+        let refused = || Err(NoAnswer::CutShort(expected.to_owned()));
         assert_eq!(answers, [refused(), Ok(true), refused(), Ok(false)], "{expression}");
     }
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use super::exit::{Exit, Failure};
 use super::input::{InitialState, JobFile};
-use super::log::{self, Logger};
+use super::log::{self, Logger, Source};
 use super::output::{self, Layout};
 use super::{prepare, report};
 use crate::adaptor::{AdaptorSpec, Installed, Store};
@@ -107,7 +107,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
     // This log carries the secrets and prints only the requests of a test run: the job's own lines go to stdout.
     let quiet = log::Options { log: "none,job=debug".parse().unwrap_or_default(), log_json: false };
     let logger = Logger::new(&quiet).with_secrets(Secrets::within([&state.configuration]));
-    let ca_file = prepare::ca_file(None, &logger)?;
+    let ca_file = prepare::ca_file(None, |warning| logger.warn(Source::Cli, warning))?;
     let adaptors = [adaptor];
     let host = prepare::host(&store, &adaptors, ca_file);
 

@@ -7,8 +7,11 @@ pub mod check;
 pub mod compile;
 pub mod completions;
 mod demo;
+pub mod docs;
 pub mod execute;
 pub mod exit;
+pub mod healthcheck;
+pub mod init;
 mod input;
 pub mod install;
 mod interrupt;
@@ -45,9 +48,12 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Serve(serve::Args),
+    Healthcheck(healthcheck::Args),
     Token(token::Args),
     Install(install::Args),
     Check(check::Args),
+    Init(init::Args),
+    Docs(docs::Args),
     Openapi(openapi::Args),
     Compile(compile::Args),
     Execute(execute::Args),
@@ -61,7 +67,7 @@ Examples:
   fnhost run job.js -a http -c credential.yaml -o out.json
   fnhost install http@7 common                   install adaptors beforehand
 
-More: fnhost --help, fnhost run --help, man pages with fnhost man.";
+More: fnhost --help, fnhost run --help, the documentation with fnhost docs.";
 
 const AFTER_LONG_HELP: &str = "\
 Examples:
@@ -78,7 +84,8 @@ Where to read on:
   fnhost run --help        options, limits and exit codes of a run
   fnhost install --help    versions, the lockfile, private registries
   fnhost execute --help    for scripts that call the `core` command of @openfn/core
-  fnhost man --out DIR     all of this as manual pages
+  fnhost docs              the documentation: how to begin, project files, operations, security
+  fnhost man --out DIR     all of this help as manual pages
 
 Environment:
   FNHOST_REPO_DIR                      where adaptors are installed, as --repo-dir
@@ -91,18 +98,21 @@ A job sees none of these, nor any other variable.";
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match with_project_settings(Cli::parse().command) {
+        Ok(command) => command,
+        Err(error) => error.exit(),
+    };
     // The server ends what is under way first.
     if !matches!(command, Command::Serve(_)) {
         interrupt::end_on_signals();
     }
     match command {
         Command::Run(args) => run::run(args),
-        Command::Serve(args) => match with_project_settings(args) {
-            Ok(args) => serve::run(args),
-            Err(error) => error.exit(),
-        },
+        Command::Serve(args) => serve::run(args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Check(args) => check::run(args),
+        Command::Init(args) => init::run(&args),
+        Command::Docs(args) => docs::run(args),
         Command::Openapi(args) => openapi::run(args),
         Command::Token(args) => token::run(args),
         Command::Install(args) => install::run(args),
@@ -115,19 +125,19 @@ pub fn main() -> ExitCode {
 
 /// The command line again, with what the project sets in place of the defaults: only the command line says which project
 /// that is.
-fn with_project_settings(args: serve::Args) -> Result<serve::Args, clap::Error> {
-    if args.demo {
-        return Ok(args);
-    }
-    let mut command = Cli::command();
-    let serve = command.find_subcommand("serve").cloned().unwrap_or_default();
-    let serve = config::with_project_settings(serve, &args.dir)
-        .map_err(|error| command.error(clap::error::ErrorKind::ValueValidation, error))?;
-    let matches = command.mut_subcommand("serve", |_| serve).try_get_matches()?;
-    match Cli::from_arg_matches(&matches)?.command {
-        Command::Serve(args) => Ok(args),
-        _ => Ok(args),
-    }
+fn with_project_settings(command: Command) -> Result<Command, clap::Error> {
+    let (name, dir) = match &command {
+        Command::Serve(args) if !args.demo => ("serve", &args.dir),
+        Command::Healthcheck(args) => ("healthcheck", &args.dir),
+        _ => return Ok(command),
+    };
+    let mut program = Cli::command();
+    let server = program.find_subcommand("serve").cloned().unwrap_or_default();
+    let settings = config::project_settings(&server, dir)
+        .map_err(|error| program.error(clap::error::ErrorKind::ValueValidation, error))?;
+    let matches =
+        program.mut_subcommand(name, |command| config::with_defaults(command, &settings)).try_get_matches()?;
+    Ok(Cli::from_arg_matches(&matches)?.command)
 }
 
 #[cfg(test)]

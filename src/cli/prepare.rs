@@ -100,7 +100,7 @@ pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>) -> 
 
 /// The file with further certificate authorities: the one asked for, else what the environment names. A wrong name in
 /// the environment is only worth a warning, as with Node.
-pub fn ca_file(asked: Option<&Path>, logger: &Logger) -> Result<Option<PathBuf>, Failure> {
+pub fn ca_file(asked: Option<&Path>, warn: impl Fn(&str)) -> Result<Option<PathBuf>, Failure> {
     if let Some(path) = asked {
         read_certificates(path).map_err(Failure::usage)?;
         return Ok(Some(path.to_owned()));
@@ -111,7 +111,7 @@ pub fn ca_file(asked: Option<&Path>, logger: &Logger) -> Result<Option<PathBuf>,
         match std::fs::File::open(&path) {
             Ok(_) => return Ok(Some(path)),
             Err(error) => {
-                logger.warn(Source::Cli, &format!("{name} is ignored: cannot read {}: {error}", path.display()));
+                warn(&format!("{name} is ignored: cannot read {}: {error}", path.display()));
             }
         }
     }

@@ -219,7 +219,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
     network.check().map_err(|reason| Failure::usage(format!("--allow-net: {reason}")))?;
     let job = JobFile::read(&args.job)?;
     let state = initial_state(args, logger)?;
-    let ca_file = prepare::ca_file(args.network.cafile.as_deref(), logger)?;
+    let ca_file = prepare::ca_file(args.network.cafile.as_deref(), |warning| logger.warn(Source::Cli, warning))?;
 
     let store = Store::for_job(&job.directory, args.packages.repo_dir.clone());
     let install = InstallOptions {

@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::demo;
 use super::exit::{Exit, Failure};
+use super::{demo, prepare};
 use crate::adaptor::progress::Silent;
 use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store as Adaptors, install};
 use crate::config::{HttpConfig, JobConfig, StoreConfig, days};
@@ -113,7 +113,7 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
 
     let adaptors = Adaptors::at(&args.dir);
     let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
-    let runner = runner(&args.jobs, adaptors, &installed);
+    let runner = runner(&args.jobs, adaptors, &installed)?;
     let options = Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
     let engine = Engine::start(store.clone(), secret_key.clone(), runner, options).await.map_err(store_failure)?;
     let access = Arc::new(Access::new(store.clone(), args.http.no_auth));
@@ -155,7 +155,7 @@ fn load(dir: &Path) -> Result<Loaded, Failure> {
     match Project::load(dir, &|name| std::env::var(name).ok()) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
-                tracing::warn!("{warning}");
+                tracing::warn!("{}", warning.render("warning"));
             }
             Ok(loaded)
         }
@@ -167,6 +167,13 @@ fn open_store(args: &Args) -> Result<(Arc<dyn Store>, SecretKey), Failure> {
     let dir = args.store.data_dir.clone().unwrap_or_else(|| args.dir.join(".fnhost"));
     std::fs::create_dir_all(&dir)
         .map_err(|error| Failure::host(format!("cannot make the data directory {}: {error}", dir.display())))?;
+    tempfile::tempfile_in(&dir).map_err(|error| {
+        Failure::host(format!(
+            "cannot write in the data directory {}: {error}; make it writable for the user that runs fnhost, or name \
+             another with --data-dir",
+            dir.display()
+        ))
+    })?;
     let key = match std::env::var("FNHOST_SECRET_KEY") {
         Ok(key) => {
             SecretKey::from_base64(&key).map_err(|error| Failure::usage(format!("FNHOST_SECRET_KEY: {error}")))?
@@ -182,7 +189,13 @@ fn store_failure(error: impl std::fmt::Display) -> Failure {
 }
 
 async fn listen(config: &HttpConfig) -> Result<TcpListener, Failure> {
-    let address = SocketAddr::new(config.host, config.port);
+    if config.no_auth && !config.listen.host.is_loopback() {
+        return Err(Failure::usage(format!(
+            "--no-auth goes with a loopback address only: whoever reaches {} could do everything",
+            config.listen.host
+        )));
+    }
+    let address = SocketAddr::new(config.listen.host, config.listen.port);
     TcpListener::bind(address).await.map_err(|error| {
         Failure::host(format!("cannot listen on {address}: {error}; is another server running? Take another --port"))
     })
@@ -204,7 +217,11 @@ async fn install_missing(args: &Args, adaptors: &Adaptors, workflows: &[Workflow
             return Err(Failure::host(format!("not installed: {}; run: fnhost install", names.join(", "))));
         }
         tracing::info!("installing {}", names.join(", "));
-        let options = InstallOptions { npmrc_dir: Some(args.dir.clone()), ..Default::default() };
+        let options = InstallOptions {
+            npmrc_dir: Some(args.dir.clone()),
+            ca_file: args.jobs.cafile.clone(),
+            ..Default::default()
+        };
         let store = adaptors.clone();
         let installed = tokio::task::spawn_blocking(move || install(&store, &missing, &options, &Silent)).await;
         installed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).map_err(|error| {
@@ -233,8 +250,9 @@ fn specs_of(workflows: &[Workflow]) -> Result<Vec<AdaptorSpec>, Failure> {
     Ok(specs)
 }
 
-fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> JsRunner {
-    let host = super::prepare::host(&adaptors, installed, None);
+fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> Result<JsRunner, Failure> {
+    let ca_file = prepare::ca_file(jobs.cafile.as_deref(), |warning| tracing::warn!("{warning}"))?;
+    let host = prepare::host(&adaptors, installed, ca_file);
     let mut options = PoolOptions::default();
     // One more than a workflow may have: the others' turn always comes.
     options.size = jobs.concurrency.unwrap_or(options.size).max(1) + 1;
@@ -246,7 +264,7 @@ fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> JsRu
         log: jobs.log_limit.bytes(),
         ..Limits::default()
     };
-    JsRunner { store: adaptors, pool: IsolatePool::new(host, options), limits }
+    Ok(JsRunner { store: adaptors, pool: IsolatePool::new(host, options), limits })
 }
 
 fn retention(config: &StoreConfig) -> RetentionPolicy {
@@ -267,11 +285,11 @@ async fn serve_project(engine: &Engine, project: Project) -> Result<(), Failure>
     let served = engine.served();
     let sets: BTreeSet<Vec<String>> =
         served.workflows.values().flat_map(|definition| definition.adaptor_sets()).map(<[String]>::to_vec).collect();
-    let pool = engine.runner().pool.clone();
+    let (pool, heap) = (engine.runner().pool.clone(), engine.runner().limits.heap);
     // Jobs run without this too, only later.
     tokio::spawn(async move {
         for set in sets {
-            if let Err(error) = pool.warm(&set).await {
+            if let Err(error) = pool.warm(&set, heap).await {
                 tracing::warn!(adaptors = set.join(", "), %error, "cannot make isolates ahead");
             }
         }
@@ -302,16 +320,15 @@ fn warn_if_open(config: &HttpConfig, address: &SocketAddr) {
             "everyone who reaches {address} can post to the inbox: set --keyed-topics inbox to ask for a key"
         );
     }
-    if config.tls_cert.is_none() {
+    if config.listen.tls_cert.is_none() {
         tracing::warn!("{address} is served without TLS: put a proxy in front, or set --tls-cert and --tls-key");
     }
 }
 
 fn url(config: &HttpConfig, address: &SocketAddr) -> String {
-    let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
     match &config.host_url {
         Some(url) if url.contains("://") => url.clone(),
-        _ => format!("{scheme}://{address}"),
+        _ => format!("{}://{address}", config.listen.scheme()),
     }
 }
 

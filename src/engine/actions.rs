@@ -72,12 +72,12 @@ impl Engine {
     pub async fn replay(&self, id: MessageId) -> Result<Vec<(RunId, String)>, ActionError> {
         let message =
             self.shared.store.message(id).await?.ok_or_else(|| ActionError::NotFound(format!("message {id}")))?;
-        let entrances = self.entrances_for(&message).await;
+        let entrances = self.entrances_for(&message).await?;
         let start = Start { message: Some(id), ..self.at_once() };
         let runs = start.runs(&entrances);
         let started = names(&runs);
         if !runs.is_empty() {
-            self.admit(Intake { message: None, tick: None, runs }).await?;
+            self.admit(Intake { runs, ..Intake::default() }).await?;
         }
         Ok(started)
     }
@@ -86,7 +86,7 @@ impl Engine {
     pub async fn cancel(&self, run: RunId) -> Result<Cancellation, ActionError> {
         let cancelled = self.shared.store.cancel(run, self.now()).await?;
         if let Cancellation::Cancelled { .. } = &cancelled {
-            self.shared.stop_attempts(run);
+            self.shared.stop_attempts(run).await;
             if let Some(detail) = self.shared.store.run(run).await? {
                 self.run_ended(&detail.run, RunState::Cancelled);
                 let kind = EventKind::RunEnded { state: RunState::Cancelled };
@@ -100,13 +100,13 @@ impl Engine {
     /// Sends dead tasks on their way again; how many.
     pub async fn redrive(&self, redrive: Redrive) -> Result<usize, ActionError> {
         let count = self.shared.store.redrive(redrive, self.now()).await?;
-        self.shared.due.notify_one();
+        self.shared.places.wake(None);
         Ok(count)
     }
 
     async fn admit_run(&self, run: crate::store::NewRun) -> Result<RunId, ActionError> {
         let id = run.run.id;
-        self.admit(Intake { message: None, tick: None, runs: vec![run] }).await?;
+        self.admit(Intake { runs: vec![run], ..Intake::default() }).await?;
         Ok(id)
     }
 

@@ -1,7 +1,11 @@
 //! Runs that a clock starts.
 //!
 //! The store remembers when each trigger fired last, in the transaction that keeps the run. So a time fires once, also
-//! if the process dies in between, several processes share the store, or the machine's clock goes back.
+//! if the process dies in between or several processes share the store.
+//!
+//! Times are those of the machine's clock, as people mean them. If that goes back a little, as clocks do that are kept
+//! in step, nothing fires until it has caught up. If it goes back far, it was wrong before: what is remembered is turned
+//! back with it, and from then on the times of the clock as it is now fire, each once.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -18,6 +22,8 @@ use crate::store::{Admitted, Intake, PageRequest, RunFilter, Tick};
 
 /// The longest sleep: the machine's clock may jump ahead, or the machine may be suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How far the machine's clock may go back and be waited for.
+const STEP_BACK: Duration = Duration::from_secs(300);
 /// Passed times that are made up for at most.
 const MOST_MISSED: usize = 100;
 
@@ -107,10 +113,18 @@ impl Engine {
 
     async fn fire_on_time(&self, entrance: &Entrance, cron: &Cron, began: Timestamp) -> Result<Duration, EngineError> {
         let now: Timestamp = SystemTime::now().into();
-        let last = self.shared.store.last_tick(&tick_key(entrance)).await?;
+        let key = tick_key(entrance);
         // A trigger that has never fired has missed nothing.
-        let since = last.unwrap_or_else(|| began.max(entrance.definition.since));
-        for scheduled_at in due(cron, since, now, LONGEST_SLEEP * 2) {
+        let fired = self.shared.store.last_tick(&key).await?;
+        let mut last = fired.unwrap_or_else(|| began.max(entrance.definition.since));
+        let ahead = last.since(now);
+        if ahead > STEP_BACK {
+            let (trigger, seconds) = (&entrance.trigger().name, ahead.as_secs());
+            tracing::warn!(trigger, seconds, "the machine's clock went back; the trigger goes on from its time now");
+            self.shared.store.set_last_tick(&key, now).await?;
+            last = now;
+        }
+        for scheduled_at in due(cron, last, now, LONGEST_SLEEP * 2) {
             self.fire(entrance, scheduled_at, !cron.overlap).await?;
         }
         Ok(next_after(cron, now).map_or(LONGEST_SLEEP, |next| next.since(now)))
@@ -144,7 +158,7 @@ impl Engine {
             Start { now, run_at: now, message: None, priority: Priority::Normal, traceparent: None, retry_of: None };
         let run = start.run(definition, Some(&trigger.name), (definition.workflow.start.as_str(), TaskInput::Cursor));
         let tick = Tick { trigger: tick_key(entrance), scheduled_at, alone };
-        let intake = Intake { message: None, tick: Some(tick), runs: vec![run] };
+        let intake = Intake { tick: Some(tick), runs: vec![run], ..Intake::default() };
         if self.admit(intake).await? == Admitted::Overlap {
             tracing::info!(
                 trigger = trigger.name,

@@ -75,6 +75,11 @@ impl Events {
         self.all.receiver_count() > 0
     }
 
+    /// Whether it matters to anybody that this happened to a run: what does not is not worth copying.
+    pub fn concerns(&self, run: RunId, kind: &EventKind) -> bool {
+        self.heard() || (matches!(kind, EventKind::RunEnded { .. }) && self.waiting.lock().contains_key(&run))
+    }
+
     pub fn send(&self, event: Event) {
         if let EventKind::RunEnded { state } = event.kind {
             for waiting in self.waiting.lock().remove(&event.run).unwrap_or_default() {

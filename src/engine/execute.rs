@@ -3,13 +3,13 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::ingest::new_task;
+use super::places::Place;
 use super::served::Definition;
 use super::{Engine, Event, EventKind, Hold, trace};
 use crate::isolate::{LogLine, LogSink};
@@ -24,14 +24,14 @@ use crate::store::{ClaimedTask, Settled, Settlement, StoreError, Then};
 /// Attempts cut by the end of their process after which a task is given up, if its policy allows no more than that: it
 /// may be what ends the process.
 const MOST_LOST: u32 = 5;
-/// The longest wait between two tries to write a result to a store that is away.
-const LONGEST_SETTLE_WAIT: Duration = Duration::from_secs(5);
+/// The longest wait between two tries to write to a store that is away.
+const LONGEST_WRITE_WAIT: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Runs a claimed task and settles it.
-    pub(super) async fn execute(&self, claimed: ClaimedTask, hold: &Hold) {
+    pub(super) async fn execute(&self, claimed: ClaimedTask, hold: &mut Hold) {
         let claimed = Arc::new(claimed);
-        let begun = self.begin(&claimed, &hold.cancel).await;
+        let begun = self.begin(&claimed, hold).await;
         let Some(begun) = begun else {
             self.hand_back(&claimed, hold).await;
             return;
@@ -40,7 +40,7 @@ impl Engine {
     }
 
     /// None: the attempt did not begin, as the engine stops or the store is away.
-    async fn begin(&self, claimed: &Arc<ClaimedTask>, cancel: &CancellationToken) -> Option<Begun> {
+    async fn begin(&self, claimed: &Arc<ClaimedTask>, hold: &mut Hold) -> Option<Begun> {
         let definition = match self.definition(claimed.run.version).await {
             Ok(Some(definition)) => definition,
             Ok(None) => {
@@ -55,6 +55,13 @@ impl Engine {
         let unready = |definition, input, failure| {
             let (started_at, result, log) = (self.now(), StepResult::failed(failure), Log::default());
             Some(Begun { definition: Some(definition), started_at, input, result, log })
+        };
+        let cancel = hold.cancel.clone();
+        // The state is read in turn: those of all that wait could fill the memory.
+        let _turn = tokio::select! {
+            turn = self.shared.turns.take(&claimed.task.workflow) => turn?,
+            () = cancel.cancelled() => return None,
+            () = self.shared.shutdown.cancelled() => return None,
         };
         let input = match self.state_for(&claimed.task, &claimed.run, &definition.workflow).await {
             Ok(Some(input)) => input,
@@ -79,11 +86,13 @@ impl Engine {
                 return unready(definition.clone(), input, failure);
             }
         };
-        let (_turn, slot) = tokio::select! {
-            turn = async { Some((self.shared.turns.take(&claimed.task.workflow).await?, self.shared.runner.pool.slot().await?)) } => turn?,
+        let slot = tokio::select! {
+            slot = self.shared.runner.pool.slot() => slot?,
             () = cancel.cancelled() => return None,
             () = self.shared.shutdown.cancelled() => return None,
         };
+        let began = Instant::now();
+        hold.began();
         let started_at = self.now();
         self.tell(
             claimed,
@@ -96,7 +105,8 @@ impl Engine {
         let log = Log::default();
         let sink = self.sink(&log, claimed, prepared.clone());
         let traceparent = trace::context_of_attempt(&claimed.run, &claimed.task);
-        let result = prepared.run(slot, &input, traceparent, sink, cancel.clone()).await;
+        let result = prepared.run(slot, &input, traceparent, sink, cancel).await;
+        hold.took(began);
         Some(Begun { definition: Some(definition.clone()), started_at, input, result, log })
     }
 
@@ -106,11 +116,19 @@ impl Engine {
         let Some(task) = store.task(id).await? else { return Ok(None) };
         let Some(run) = store.run(task.run).await?.map(|detail| detail.run) else { return Ok(None) };
         let Some(workflow) = store.workflow(run.version).await? else { return Ok(None) };
-        self.state_for(&task, &run, &workflow).await
+        Ok(self.state_for(&task, &run, &workflow).await?.map(|state| state.to_string()))
     }
 
     /// JSON text, an object; None: it is not kept any more.
-    async fn state_for(&self, task: &Task, run: &Run, workflow: &Workflow) -> Result<Option<String>, StoreError> {
+    async fn state_for(&self, task: &Task, run: &Run, workflow: &Workflow) -> Result<Option<Arc<str>>, StoreError> {
+        let recent = match &task.input {
+            TaskInput::Message => run.message.and_then(|id| self.shared.recent.get(id.as_bytes())),
+            TaskInput::Output(attempt) => self.shared.recent.get(attempt.as_bytes()),
+            TaskInput::Cursor | TaskInput::State(_) => None,
+        };
+        if recent.is_some() {
+            return Ok(recent);
+        }
         let store = &self.shared.store;
         let text = match &task.input {
             TaskInput::Message => match run.message {
@@ -124,10 +142,10 @@ impl Engine {
             },
             TaskInput::State(state) => Some(state.clone()),
         };
-        Ok(text.map(object))
+        Ok(text.map(object).map(Arc::from))
     }
 
-    async fn finish(&self, claimed: &ClaimedTask, begun: Begun, hold: &Hold) {
+    async fn finish(&self, claimed: &ClaimedTask, begun: Begun, hold: &mut Hold) {
         let now = self.now();
         let Begun { definition, started_at, input, mut result, log } = begun;
         let cut = hold.cancel.is_cancelled() && result.failure.is_some();
@@ -151,26 +169,48 @@ impl Engine {
             usage: result.usage,
         };
         let output = match &result.failure {
-            None => Some(result.output.map_or_else(|| "{}".to_owned(), object)),
+            None => Some(result.output.map_or_else(|| "{}".into(), object)),
             Some(failure) => {
-                let state = result.output.map(object).unwrap_or(input);
+                let state = result.output.map(object).map_or(input, Arc::from);
                 Some(with_error(&state, &claimed.task.step, failure))
             }
         };
-        let then = self.then(claimed, definition.as_deref(), &attempt, now);
+        let output: Option<Arc<str>> = output.map(Arc::from);
+        let mut then = self.then(claimed, definition.as_deref(), &attempt, now);
+        let _between = self.shared.claiming.read().await;
+        let ours = self.follow_at_once(claimed, &mut then, now);
+        if let (Then::Next { tasks, .. }, Some(output)) = (&then, &output)
+            && !tasks.is_empty()
+        {
+            self.shared.recent.put(attempt.id.as_bytes(), output.clone());
+        }
         let keep_cursor =
             outcome == AttemptOutcome::Success && definition.as_deref().is_some_and(Definition::keeps_cursor);
-        let settlement =
-            Settlement { owner: self.shared.owner.clone(), attempt, output, log: log.take(), keep_cursor, then };
+        let (owner, log, lease) = (self.shared.owner.clone(), log.take(), self.lease(&ours, now));
+        let settlement = Settlement { owner, attempt, output, log, keep_cursor, then, lease };
         let settled = self.settle(claimed, &settlement, hold).await;
+        if settled != Settled::LeaseLost {
+            ours.into_iter().for_each(|(task, place)| self.attempt(task, place));
+        }
         let final_state_path = definition.as_ref().and_then(|found| found.workflow.final_state_path.as_deref());
         if let (Settled::Finished(RunState::Completed), Some(path)) = (settled, final_state_path) {
             self.write_final_state(path, settlement.output.unwrap_or_default()).await;
         }
     }
 
+    /// Takes those of the tasks that follow which no other goes before: they are kept as claimed.
+    fn follow_at_once(&self, claimed: &ClaimedTask, then: &mut Then, now: Timestamp) -> Vec<(ClaimedTask, Place)> {
+        let Then::Next { tasks, .. } = then else { return Vec::new() };
+        let (served, run) = (self.served(), &claimed.run);
+        let take = |task: &mut Task| {
+            let place = self.place_at_once(task, served.limits(), now)?;
+            Some((ClaimedTask { task: task.clone(), run: run.clone(), forgiven: 0, lease_started: now }, place))
+        };
+        tasks.iter_mut().filter_map(take).collect()
+    }
+
     /// Leaves the last final state where the project asks for it.
-    async fn write_final_state(&self, path: &Path, state: String) {
+    async fn write_final_state(&self, path: &Path, state: Arc<str>) {
         let path = self.served().dir.join(path);
         let shown = path.display().to_string();
         let written = tokio::task::spawn_blocking(move || {
@@ -218,7 +258,7 @@ impl Engine {
     }
 
     /// Settles an attempt whose process is gone.
-    pub(super) async fn settle_lost(&self, claimed: Arc<ClaimedTask>, hold: &Hold) {
+    pub(super) async fn settle_lost(&self, claimed: Arc<ClaimedTask>, hold: &mut Hold) {
         let definition = match self.definition(claimed.run.version).await {
             Ok(definition) => definition,
             // The lease is ours now, and runs out again.
@@ -240,8 +280,8 @@ impl Engine {
             // What handles the failure begins with the state that the step began with, and the failure.
             (Then::Next { .. }, Some(definition), Some(failure)) => {
                 let input = self.state_for(&claimed.task, &claimed.run, &definition.workflow).await;
-                let input = input.ok().flatten().unwrap_or_else(|| "{}".to_owned());
-                Some(with_error(&input, &claimed.task.step, failure))
+                let input = input.ok().flatten().unwrap_or_else(|| "{}".into());
+                Some(with_error(&input, &claimed.task.step, failure).into())
             }
             _ => None,
         };
@@ -252,30 +292,38 @@ impl Engine {
             log: String::new(),
             keep_cursor: false,
             then,
+            lease: None,
         };
         self.settle(&claimed, &settlement, hold).await;
     }
 
-    /// Writes a result, however long the store is away: an attempt that was made must not be made again for that.
-    async fn settle(&self, claimed: &ClaimedTask, settlement: &Settlement, hold: &Hold) -> Settled {
-        let mut wait = Duration::from_millis(50);
-        let settled = loop {
-            match self.shared.store.settle(settlement.clone()).await {
-                Ok(settled) => break settled,
-                Err(error) if self.shared.stopped.is_cancelled() => {
-                    self.shared.store_trouble(&error, "a result is lost, and its task will run again");
-                    break Settled::LeaseLost;
-                }
-                Err(error) => {
-                    self.shared.store_trouble(&error, "cannot keep a result; trying again");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(LONGEST_SETTLE_WAIT);
-                }
-            }
-        };
+    /// Writes a result: an attempt that was made must not be made again for want of that.
+    async fn settle(&self, claimed: &ClaimedTask, settlement: &Settlement, hold: &mut Hold) -> Settled {
+        let settle = || self.shared.store.settle(settlement.clone());
+        let settled = self.insist("cannot keep a result", settle).await.unwrap_or(Settled::LeaseLost);
         hold.let_go();
         self.told(claimed, settlement, settled);
         settled
+    }
+
+    /// Writes, however long the store is away. None: the engine stopped first, and the task will run again as one whose
+    /// attempt was cut.
+    async fn insist<T, W>(&self, trouble: &str, write: impl Fn() -> W) -> Option<T>
+    where
+        W: Future<Output = Result<T, StoreError>>,
+    {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            match write().await {
+                Ok(written) => return Some(written),
+                Err(error) => self.shared.store_trouble(&error, trouble),
+            }
+            if self.shared.stopped.is_cancelled() {
+                return None;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WRITE_WAIT);
+        }
     }
 
     /// Tells of what was settled, and wakes who waits for it.
@@ -297,11 +345,19 @@ impl Engine {
             self.tell(claimed, EventKind::RunEnded { state });
             self.shared.timers.notify_one();
         }
-        // What follows, the next attempt, or another run of a workflow at its limit may be due at once.
-        self.shared.due.notify_one();
+        match &settlement.then {
+            Then::Next { tasks, .. } if tasks.iter().any(|task| task.state == TaskState::Queued) => {
+                self.shared.places.wake(None);
+            }
+            Then::Retry { run_at } => self.shared.places.wake(Some(*run_at)),
+            Then::Next { .. } | Then::Dead | Then::Cancelled => {}
+        }
     }
 
     fn tell(&self, claimed: &ClaimedTask, kind: EventKind) {
+        if !self.shared.events.concerns(claimed.run.id, &kind) {
+            return;
+        }
         let (run, workflow) = (claimed.run.id, claimed.run.workflow.clone());
         self.shared.events.send(Event { time: self.now(), run, workflow, kind });
     }
@@ -338,15 +394,14 @@ impl Engine {
         })
     }
 
-    /// Gives back a task that was claimed and not begun.
-    async fn hand_back(&self, claimed: &ClaimedTask, hold: &Hold) {
-        if let Err(error) = self.shared.store.release(&self.shared.owner, &[claimed.task.id]).await {
-            self.shared.store_trouble(&error, "a task stays taken until its lease runs out");
-        }
+    /// Gives back a task that was claimed and not begun: left to its lease, it would count as one that was cut.
+    async fn hand_back(&self, claimed: &ClaimedTask, hold: &mut Hold) {
+        let task = [claimed.task.id];
+        self.insist("cannot hand back a task", || self.shared.store.release(&self.shared.owner, &task)).await;
         hold.let_go();
         if !self.is_stopping() {
             tokio::time::sleep(Duration::from_millis(200)).await;
-            self.shared.due.notify_one();
+            self.shared.places.wake(None);
         }
     }
 }
@@ -355,7 +410,7 @@ impl Engine {
 struct Begun {
     definition: Option<Arc<Definition>>,
     started_at: Timestamp,
-    input: String,
+    input: Arc<str>,
     result: StepResult,
     log: Log,
 }
@@ -383,7 +438,7 @@ impl Log {
 }
 
 /// A message as the state of the first step.
-fn message_state(message: &Message) -> String {
+pub(super) fn message_state(message: &Message) -> String {
     let mut request = serde_json::to_value(&message.request).unwrap_or_default();
     if let (Some(body), Value::Object(request)) = (&message.body, &mut request) {
         request.insert("body".into(), String::from_utf8_lossy(body).into());

@@ -1,16 +1,20 @@
 //! From a message to the runs it starts: match, then keep both in one transaction.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::Value;
 
+use super::execute::message_state;
+use super::places::{Limits, Place};
 use super::served::{Definition, Entrance};
 use super::{Engine, EngineError, Event, EventKind, metrics, trace};
+use crate::isolate::NoAnswer;
 use crate::model::{
     Message, MessageId, Priority, Request, Run, RunId, RunState, Task, TaskId, TaskInput, TaskState, Timestamp,
     Trigger, TriggerKind,
 };
-use crate::store::{Admitted, Intake, NewRun};
+use crate::store::{Admitted, ClaimedTask, Intake, Lease, NewRun};
 
 /// A message on its way in.
 #[derive(Clone, Debug)]
@@ -64,6 +68,7 @@ impl Engine {
             Ok(receipt) => metrics::received(&topic, known, receipt.duplicate, started.elapsed()),
             Err(EngineError::Store(error)) => metrics::refused_by_store(error),
             Err(EngineError::Stopping) => metrics::refused("stopping"),
+            Err(EngineError::Undecided { .. }) => metrics::refused("condition"),
         }
         if let Some(span) = span {
             span.end(&topic, &received);
@@ -78,7 +83,7 @@ impl Engine {
         let (topic, entrances) = match target {
             Target::Topic(topic) => {
                 let Incoming { value, data, request, .. } = &incoming;
-                (topic.to_owned(), self.matching(topic, value, data, request).await)
+                (topic.to_owned(), self.matching(topic, value, data, request).await?)
             }
             Target::Webhook(entrances) => (webhook_topic(entrances), entrances.to_vec()),
         };
@@ -102,16 +107,24 @@ impl Engine {
             retry_of: None,
         };
         let runs = start.runs(&entrances);
-        let id = message.id;
-        let receipt = Receipt { message: id, runs: names(&runs), duplicate: false };
-        match self.admit(Intake { message: Some(message), tick: None, runs }).await? {
+        let receipt = Receipt { message: message.id, runs: names(&runs), duplicate: false };
+        if !runs.is_empty() && start.run_at <= now {
+            self.shared.recent.put(message.id.as_bytes(), message_state(&message).into());
+        }
+        match self.admit(Intake { message: Some(message), runs, ..Intake::default() }).await? {
             Admitted::Duplicate { message, runs } => Ok(Receipt { message, runs, duplicate: true }),
             Admitted::New | Admitted::Stale | Admitted::Overlap => Ok(receipt),
         }
     }
 
     /// The triggers of a topic that a message is for.
-    async fn matching(&self, topic: &str, value: &Value, data: &str, request: &Request) -> Vec<Entrance> {
+    async fn matching(
+        &self,
+        topic: &str,
+        value: &Value,
+        data: &str,
+        request: &Request,
+    ) -> Result<Vec<Entrance>, EngineError> {
         let served = self.served();
         let mut found = Vec::new();
         for entrance in served.topic(topic) {
@@ -120,56 +133,103 @@ impl Engine {
                 continue;
             }
             let holds = match condition {
-                Some(condition) => self.holds(entrance.trigger(), condition, data, request).await,
+                Some(condition) => self.holds(entrance.trigger(), condition, data, request).await?,
                 None => true,
             };
             if holds {
                 found.push(entrance.clone());
             }
         }
-        found
+        Ok(found)
     }
 
-    /// Whether a trigger's condition holds. One that throws does not hold, and its author can read why.
-    async fn holds(&self, trigger: &Trigger, condition: &str, data: &str, request: &Request) -> bool {
+    /// Whether a trigger's condition holds. One that throws does not hold, and its author can read why. One that was cut
+    /// short might: the message is not taken in for nobody.
+    async fn holds(
+        &self,
+        trigger: &Trigger,
+        condition: &str,
+        data: &str,
+        request: &Request,
+    ) -> Result<bool, EngineError> {
         let request = serde_json::to_string(request).unwrap_or_default();
         match self.shared.conditions.holds(condition, &[("data", data), ("request", &request)]).await {
-            Ok(holds) => holds,
-            Err(reason) => {
+            Ok(holds) => Ok(holds),
+            Err(NoAnswer::Faulty(reason)) => {
                 tracing::warn!(trigger = trigger.name, reason, "the trigger's condition cannot be evaluated");
-                false
+                Ok(false)
             }
+            Err(NoAnswer::CutShort(reason)) => Err(EngineError::Undecided { trigger: trigger.name.clone(), reason }),
         }
     }
 
     /// The triggers that a message kept before is for now.
-    pub(super) async fn entrances_for(&self, message: &Message) -> Vec<Entrance> {
+    pub(super) async fn entrances_for(&self, message: &Message) -> Result<Vec<Entrance>, EngineError> {
         if let Some(path) = message.topic.strip_prefix("i/") {
-            return self.served().webhook(path).map_or_else(Vec::new, |(entrances, _)| entrances.to_vec());
+            return Ok(self.served().webhook(path).map_or_else(Vec::new, |(entrances, _)| entrances.to_vec()));
         }
         let value = serde_json::from_str(&message.data).unwrap_or_default();
         self.matching(&message.topic, &value, &message.data, &message.request).await
     }
 
     /// Keeps an intake, tells of the runs, and has them started.
-    pub(super) async fn admit(&self, intake: Intake) -> Result<Admitted, EngineError> {
-        let created: Vec<Event> = intake
-            .runs
-            .iter()
-            .map(|new| Event {
-                time: new.run.created_at,
-                run: new.run.id,
-                workflow: new.run.workflow.clone(),
-                kind: EventKind::RunCreated { message: new.run.message },
-            })
-            .collect();
+    pub(super) async fn admit(&self, mut intake: Intake) -> Result<Admitted, EngineError> {
+        let created = self.shared.events.heard().then(|| created(&intake.runs));
+        let _between = self.shared.claiming.read().await;
+        let (ours, waiting) = self.take_at_once(&mut intake);
         let admitted = self.shared.store.admit(intake).await?;
         if admitted == Admitted::New {
-            created.into_iter().for_each(|event| self.shared.events.send(event));
-            self.shared.due.notify_one();
+            created.into_iter().flatten().for_each(|event| self.shared.events.send(event));
+            ours.into_iter().for_each(|(task, place)| self.attempt(task, place));
+            waiting.into_iter().for_each(|due| self.shared.places.wake(due));
         }
         Ok(admitted)
     }
+
+    /// Takes those of the new tasks that can begin and that no other goes before: they are kept as claimed. The second
+    /// value says of the others when they fall due; None: now.
+    fn take_at_once(&self, intake: &mut Intake) -> (Vec<(ClaimedTask, Place)>, BTreeSet<Option<Timestamp>>) {
+        let (now, served) = (self.now(), self.served());
+        let (mut ours, mut waiting) = (Vec::new(), BTreeSet::new());
+        for NewRun { run, tasks } in &mut intake.runs {
+            for task in tasks {
+                let is_due = task.run_at <= now;
+                let place = is_due.then(|| self.place_at_once(task, served.limits(), now)).flatten();
+                let Some(place) = place else {
+                    waiting.insert((!is_due).then_some(task.run_at));
+                    continue;
+                };
+                (run.state, run.started_at) = (RunState::Running, Some(now));
+                let claimed = ClaimedTask { task: task.clone(), run: run.clone(), forgiven: 0, lease_started: now };
+                ours.push((claimed, place));
+            }
+        }
+        intake.lease = self.lease(&ours, now);
+        (ours, waiting)
+    }
+
+    /// A place for a new task that begins in the transaction that keeps it.
+    pub(super) fn place_at_once(&self, task: &mut Task, limits: &Limits, now: Timestamp) -> Option<Place> {
+        let place = self.shared.places.at_once(&task.workflow, limits, now).filter(|_| !self.is_stopping())?;
+        (task.state, task.attempts) = (TaskState::Running, 1);
+        Some(place)
+    }
+
+    /// The right to tasks that are ours from now on, if there are any.
+    pub(super) fn lease(&self, ours: &[(ClaimedTask, Place)], now: Timestamp) -> Option<Lease> {
+        let until = now.saturating_add(self.shared.options.lease);
+        (!ours.is_empty()).then(|| Lease { owner: self.shared.owner.clone(), started: now, until })
+    }
+}
+
+fn created(runs: &[NewRun]) -> Vec<Event> {
+    let event = |NewRun { run, .. }: &NewRun| Event {
+        time: run.created_at,
+        run: run.id,
+        workflow: run.workflow.clone(),
+        kind: EventKind::RunCreated { message: run.message },
+    };
+    runs.iter().map(event).collect()
 }
 
 /// The topic that messages of a webhook are filed under.

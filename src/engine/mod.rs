@@ -16,6 +16,8 @@ mod execute;
 mod ingest;
 pub mod metrics;
 mod observe;
+mod places;
+mod recent;
 mod retention;
 mod scheduler;
 mod served;
@@ -24,11 +26,11 @@ mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +42,8 @@ pub use ingest::{Incoming, Receipt, Target};
 pub use retention::RetentionPolicy;
 pub use served::{Definition, Entrance, Served, Unready};
 
+use self::places::{Place, Places};
+use self::recent::Recent;
 use self::turns::Turns;
 use crate::isolate::Conditions;
 use crate::model::{RunId, RunState, TaskId, Timestamp};
@@ -47,15 +51,13 @@ use crate::project::Project;
 use crate::step::js::JsRunner;
 use crate::store::{ClaimedTask, SecretKey, Store, StoreError};
 
-/// Tasks claimed at once beyond those that can run, of all workflows.
-const MOST_WAITING: usize = 32;
-
 /// How the engine is set.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How long a task stays taken without a sign of life.
     pub lease: Duration,
-    /// Tasks of a workflow claimed beyond those that can run, so that isolates need not wait for the disk.
+    /// Tasks of a workflow that may wait for an isolate, however long they take, so that isolates need not wait for the
+    /// disk.
     pub ahead: usize,
     pub retention: RetentionPolicy,
 }
@@ -72,6 +74,9 @@ pub enum EngineError {
     Store(#[from] StoreError),
     #[error("the service is stopping")]
     Stopping,
+    /// Whether a message is for a trigger cannot be said.
+    #[error("the condition of the trigger `{trigger}` was not evaluated to its end: {reason}")]
+    Undecided { trigger: String, reason: String },
 }
 
 /// See the module. Cheap to clone.
@@ -98,10 +103,11 @@ struct Shared {
     owner: String,
     in_flight: Mutex<HashMap<Flight, InFlight>>,
     turns: Turns,
-    /// How many tasks may be claimed at once.
-    room: Arc<Semaphore>,
-    /// Something may be due.
-    due: Notify,
+    /// How many tasks are taken at once.
+    places: Arc<Places>,
+    recent: Recent,
+    /// Shared from a claim until what it gave counts as under way: in between, nobody could stop it.
+    claiming: tokio::sync::RwLock<()>,
     /// What a clock is to do may have changed.
     timers: Notify,
     /// Nothing new is begun.
@@ -124,7 +130,6 @@ type Flight = (TaskId, u32);
 /// A task that is being worked on.
 struct InFlight {
     run: RunId,
-    workflow: String,
     cancel: CancellationToken,
 }
 
@@ -135,12 +140,24 @@ struct Hold {
     flight: Flight,
     /// Stops the attempt.
     cancel: CancellationToken,
+    place: Option<Place>,
 }
 
 impl Hold {
     /// Counts the attempt as ended.
-    fn let_go(&self) {
+    fn let_go(&mut self) {
         self.shared.in_flight.lock().remove(&self.flight);
+        self.place = None;
+    }
+
+    /// The attempt has an isolate.
+    fn began(&mut self) {
+        self.place.iter_mut().for_each(Place::begin);
+    }
+
+    /// The attempt that began at this time is over.
+    fn took(&self, since: Instant) {
+        self.place.iter().for_each(|place| place.took(since));
     }
 }
 
@@ -152,16 +169,16 @@ impl Drop for Hold {
 
 impl Shared {
     /// Counts an attempt as under way until it is let go of, or what is given back is dropped.
-    fn hold(self: &Arc<Self>, task: &ClaimedTask) -> Hold {
+    fn hold(self: &Arc<Self>, task: &ClaimedTask, place: Place) -> Hold {
         let flight = (task.task.id, task.task.attempts);
         let cancel = self.cut.child_token();
-        let (run, workflow) = (task.run.id, task.task.workflow.clone());
-        self.in_flight.lock().insert(flight, InFlight { run, workflow, cancel: cancel.clone() });
-        Hold { shared: self.clone(), flight, cancel }
+        self.in_flight.lock().insert(flight, InFlight { run: task.run.id, cancel: cancel.clone() });
+        Hold { shared: self.clone(), flight, cancel, place: Some(place) }
     }
 
     /// Tells the attempts at a run's tasks to stop.
-    fn stop_attempts(&self, run: RunId) {
+    async fn stop_attempts(&self, run: RunId) {
+        let _none_is_between = self.claiming.write().await;
         let in_flight = self.in_flight.lock();
         in_flight.values().filter(|flight| flight.run == run).for_each(|flight| flight.cancel.cancel());
     }
@@ -193,7 +210,7 @@ impl Engine {
             );
         }
         let isolates = runner.pool.stats().size;
-        let room = isolates + MOST_WAITING;
+        let places = Places::new(options.ahead);
         let shared = Shared {
             store,
             runner,
@@ -208,8 +225,9 @@ impl Engine {
             owner: TaskId::new().to_string(),
             in_flight: Mutex::default(),
             turns: Turns::new(isolates),
-            room: Arc::new(Semaphore::new(room)),
-            due: Notify::new(),
+            places,
+            recent: Recent::default(),
+            claiming: tokio::sync::RwLock::default(),
             timers: Notify::new(),
             shutdown: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -238,7 +256,7 @@ impl Engine {
         self.shared.earlier.lock().clear();
         *self.shared.served.write() = Arc::new(served);
         self.shared.timers.notify_one();
-        self.shared.due.notify_one();
+        self.shared.places.look_again();
         Ok(unready)
     }
 
@@ -316,7 +334,7 @@ impl Engine {
     /// A version of a workflow, ready to run.
     async fn definition(&self, version: i64) -> Result<Option<Arc<Definition>>, StoreError> {
         let served = self.served();
-        let known = served.workflows.values().find(|definition| definition.version == version).cloned();
+        let known = served.version(version);
         if let Some(known) = known.or_else(|| self.shared.earlier.lock().get(&version).cloned()) {
             return Ok(Some(known));
         }

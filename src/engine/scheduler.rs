@@ -1,18 +1,16 @@
 //! The loop that takes due tasks from the store and has them run.
 //!
-//! A task is claimed when there is room for it: as many as can run, and a few more so that an isolate need not wait for
-//! the disk between two runs. No workflow gets all isolates (`turns`): one whose jobs never end would keep out the others. Whoever holds a task prolongs its lease until it is settled. A lease that ran out belonged
+//! A task is claimed when there is a place for it (`places`). No workflow gets all isolates (`turns`): one whose jobs never
+//! end would keep out the others. Whoever holds a task prolongs its lease until it is settled. A lease that ran out belonged
 //! to a process that is gone; its tasks are taken over and go again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-
+use super::places::{Place, Room};
 use super::{Engine, Flight};
 use crate::model::{TaskId, Timestamp};
-use crate::store::{Claim, Claimed, ClaimedTask, StoreError};
+use crate::store::{Claim, ClaimedTask, StoreError};
 
 /// The longest wait for something to do. New work wakes the scheduler; this is for work that others put into the store.
 const LONGEST_IDLE: Duration = Duration::from_secs(5);
@@ -22,76 +20,60 @@ const STORE_AWAY: Duration = Duration::from_millis(500);
 impl Engine {
     /// Runs tasks as they fall due, until the engine stops.
     pub(super) async fn run_tasks(self) {
-        let mut permits: Vec<OwnedSemaphorePermit> = Vec::new();
+        let places = &self.shared.places;
         while !self.shared.shutdown.is_cancelled() {
-            if permits.is_empty() {
-                tokio::select! {
-                    permit = self.shared.room.clone().acquire_owned() => permits.extend(permit),
-                    () = self.shared.shutdown.cancelled() => return,
-                }
-            }
-            while let Ok(permit) = self.shared.room.clone().try_acquire_owned() {
-                permits.push(permit);
-            }
-            let wait = match self.claim(permits.len()).await {
-                Ok(claimed) => self.spawn(claimed, &mut permits),
-                Err(error) => {
-                    self.shared.store_trouble(&error, "cannot ask for tasks");
-                    STORE_AWAY
-                }
+            let wait = match places.begin_claim(self.served().limits(), self.now()) {
+                Some(room) => match self.claim(room).await {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        self.shared.store_trouble(&error, "cannot ask for tasks");
+                        STORE_AWAY
+                    }
+                },
+                None => self.until_due(),
             };
-            if !permits.is_empty() {
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = self.shared.due.notified() => {}
-                    () = self.shared.shutdown.cancelled() => {}
-                }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => if wait == LONGEST_IDLE { places.look_again() },
+                () = places.changed() => {}
+                () = self.shared.shutdown.cancelled() => {}
             }
         }
     }
 
-    async fn claim(&self, limit: usize) -> Result<Claimed, StoreError> {
+    /// Takes what is due, as far as there is room, and has it run.
+    async fn claim(&self, room: Room) -> Result<(), StoreError> {
         let now = self.now();
-        let running = self.running_by_workflow();
-        let served = self.served();
-        let names = served.workflows.keys().chain(running.keys());
-        let allowance = names.map(|name| {
-            let limit = served.workflows.get(name).and_then(|definition| definition.workflow.concurrency);
-            let most = limit.map_or(self.shared.turns.share() + self.shared.options.ahead, |limit| limit as usize);
-            (name.clone(), most.saturating_sub(running.get(name).copied().unwrap_or(0)))
-        });
         let claim = Claim {
             owner: self.shared.owner.clone(),
             now,
             lease_until: now.saturating_add(self.shared.options.lease),
-            limit,
-            allowance: allowance.collect(),
-            running: running.clone(),
+            limit: room.limit,
+            allowance: room.allowance,
+            otherwise: room.otherwise,
+            running: room.taken,
         };
-        self.shared.store.claim(claim).await
+        let places = &self.shared.places;
+        let _between = self.shared.claiming.read().await;
+        let claimed = self.shared.store.claim(claim).await.inspect_err(|_| places.end_claim(None))?;
+        // Before the claim has ended: whoever comes then finds these places taken.
+        let taken: Vec<Place> = claimed.tasks.iter().map(|task| places.of_claimed(&task.task.workflow)).collect();
+        places.end_claim(Some(&claimed));
+        for (task, place) in claimed.tasks.into_iter().zip(taken) {
+            self.attempt(task, place);
+        }
+        Ok(())
     }
 
-    fn running_by_workflow(&self) -> HashMap<String, usize> {
-        let mut running = HashMap::new();
-        for flight in self.shared.in_flight.lock().values() {
-            *running.entry(flight.workflow.clone()).or_insert(0) += 1;
-        }
-        running
+    /// Has a task run that is ours.
+    pub(super) fn attempt(&self, task: ClaimedTask, place: Place) {
+        let mut hold = self.shared.hold(&task, place);
+        let engine = self.clone();
+        self.shared.tasks.spawn(async move { engine.execute(task, &mut hold).await });
     }
 
-    /// Starts what was claimed; how long to wait before asking again.
-    fn spawn(&self, claimed: Claimed, permits: &mut Vec<OwnedSemaphorePermit>) -> Duration {
-        for task in claimed.tasks {
-            let permit = permits.pop();
-            let hold = self.shared.hold(&task);
-            let engine = self.clone();
-            self.shared.tasks.spawn(async move {
-                engine.execute(task, &hold).await;
-                drop(permit);
-            });
-        }
-        let until_due = |due: Timestamp| due.since(self.now()).max(Duration::from_millis(1));
-        claimed.next_due.map_or(LONGEST_IDLE, until_due).min(LONGEST_IDLE)
+    fn until_due(&self) -> Duration {
+        let until = |due: Timestamp| due.since(self.now()).max(Duration::from_millis(1));
+        self.shared.places.next_due().map_or(LONGEST_IDLE, until).min(LONGEST_IDLE)
     }
 
     /// Prolongs the leases of what is being worked on, and takes over what others left, until everything is settled.
@@ -138,9 +120,10 @@ impl Engine {
             let lost: Vec<ClaimedTask> = self.shared.store.claim_lost(&self.shared.owner, now, until, BATCH).await?;
             let last = lost.len() < BATCH;
             for task in lost {
-                let (engine, hold) = (self.clone(), self.shared.hold(&task));
+                let place = self.shared.places.of_claimed(&task.task.workflow);
+                let (engine, mut hold) = (self.clone(), self.shared.hold(&task, place));
                 // Not here: leases are prolonged however long it takes.
-                self.shared.tasks.spawn(async move { engine.settle_lost(Arc::new(task), &hold).await });
+                self.shared.tasks.spawn(async move { engine.settle_lost(Arc::new(task), &mut hold).await });
             }
             if last {
                 return Ok(());

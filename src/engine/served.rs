@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::places::Limits;
 use crate::model::{StepKind, Timestamp, Trigger, TriggerKind, Webhook, Workflow};
 use crate::step::js::{JsRunner, PrepareError, Prepared};
 
@@ -89,6 +90,8 @@ pub struct Served {
     topics: HashMap<String, Vec<Entrance>>,
     webhooks: HashMap<String, Vec<Entrance>>,
     clocked: Vec<Entrance>,
+    versions: HashMap<i64, Arc<Definition>>,
+    limits: Limits,
 }
 
 impl Served {
@@ -107,9 +110,22 @@ impl Served {
                     TriggerKind::Cron(_) | TriggerKind::Every { .. } => served.clocked.push(entrance),
                 }
             }
+            let name = &definition.workflow.name;
+            served.limits.extend(definition.workflow.concurrency.map(|limit| (name.clone(), limit as usize)));
+            served.versions.insert(definition.version, definition.clone());
             served.workflows.insert(definition.workflow.name.clone(), definition);
         }
         served
+    }
+
+    /// A version of a workflow that is served now.
+    pub(super) fn version(&self, version: i64) -> Option<Arc<Definition>> {
+        self.versions.get(&version).cloned()
+    }
+
+    /// The workflows of which only so many tasks may run at once.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// What keeps steps from running.

@@ -21,11 +21,6 @@ impl Turns {
         Self { share: isolates.saturating_sub(1).max(1), workflows: Mutex::default() }
     }
 
-    /// How many isolates a workflow may have at once.
-    pub fn share(&self) -> usize {
-        self.share
-    }
-
     /// Waits until the workflow may have one more isolate. It has it until what is given back is dropped.
     pub async fn take(&self, workflow: &str) -> Option<OwnedSemaphorePermit> {
         let turns = {
@@ -54,6 +49,6 @@ mod tests {
         assert!(turns.take("b").await.is_some());
         drop(first);
         assert!(turns.take("a").await.is_some());
-        assert_eq!(Turns::new(1).share(), 1);
+        assert_eq!(Turns::new(1).share, 1);
     }
 }

@@ -342,7 +342,9 @@ pub enum TlsError {
 impl Tls {
     /// None: the settings name no certificate.
     pub fn from_config(config: &HttpConfig) -> Result<Option<Self>, TlsError> {
-        let (Some(certificates), Some(key)) = (&config.tls_cert, &config.tls_key) else { return Ok(None) };
+        let (Some(certificates), Some(key)) = (&config.listen.tls_cert, &config.listen.tls_key) else {
+            return Ok(None);
+        };
         let files = TlsFiles { certificates: certificates.clone(), key: key.clone() };
         let current = RwLock::new(files.load()?);
         Ok(Some(Self { files, current }))

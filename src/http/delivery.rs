@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use chrono::DateTime;
 
@@ -51,7 +52,7 @@ impl Delivery {
                 parameter("delay"),
                 now,
             )?,
-            traceparent: header("traceparent").filter(|text| is_traceparent(text)).map(str::to_owned),
+            traceparent: traceparent(&parts.headers),
             wait: wait(parameter("async"), parameter("wait"), header("prefer"))?,
         })
     }
@@ -121,6 +122,12 @@ fn span(text: &str, what: &str) -> Result<Duration, Problem> {
     let span = with_unit.parse::<Span>();
     span.map(|span| span.0)
         .map_err(|_| Problem::bad_request(format!("`{what}` is a length of time, such as 30s or 10m")))
+}
+
+/// The W3C trace context that a request belongs to.
+pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    is_traceparent(text).then(|| text.to_owned())
 }
 
 fn is_traceparent(text: &str) -> bool {

@@ -28,6 +28,7 @@ pub use access::{Access, Identity, NewToken, SESSION_COOKIE, Scope, session_cook
 pub use api::openapi_document;
 pub use connection::{Tls, serve};
 pub use metrics::start_metrics;
+pub use pages::docs::files as documentation_files;
 pub use problem::Problem;
 
 use crate::config::HttpConfig;

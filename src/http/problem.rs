@@ -15,7 +15,7 @@ use crate::store::StoreError;
 pub struct Problem {
     /// What kind of problem it is, for programs; never changes.
     #[serde(rename = "type")]
-    #[schema(value_type = String, example = "https://fnhost.dev/problems/not-found")]
+    #[schema(value_type = String, example = "about:blank")]
     kind: String,
     #[schema(value_type = String)]
     title: Cow<'static, str>,
@@ -115,6 +115,12 @@ impl From<EngineError> for Problem {
             EngineError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE)
                 .with_detail("the service is stopping")
                 .retry_after(Duration::from_secs(5)),
+            EngineError::Undecided { .. } => {
+                tracing::warn!(%error, "a message was refused");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE)
+                    .with_detail("whether the message is for a trigger could not be found out; nothing was kept")
+                    .retry_after(Duration::from_secs(5))
+            }
         }
     }
 }

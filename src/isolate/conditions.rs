@@ -30,6 +30,17 @@ const LOOK: Duration = Duration::from_millis(50);
 /// look whether they are to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Why a condition gives no answer, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// It is no expression, it throws, or it gives a promise: the same would give none the next time either.
+    #[error("{0}")]
+    Faulty(String),
+    /// It hit a limit, or there was nothing to evaluate it with. That says nothing of what it is true of.
+    #[error("{0}")]
+    CutShort(String),
+}
+
 /// See the module. Dropped, it ends its thread.
 #[derive(Default)]
 pub struct Conditions {
@@ -41,8 +52,8 @@ impl Conditions {
     /// called within a tokio runtime.
     ///
     /// # Errors
-    /// Why it gives no answer, in one line: it is no expression, it throws, gives a promise, or hits a limit.
-    pub async fn holds(&self, expression: &str, arguments: &[(&str, &str)]) -> Result<bool, String> {
+    /// If there is no answer.
+    pub async fn holds(&self, expression: &str, arguments: &[(&str, &str)]) -> Result<bool, NoAnswer> {
         let mut place = self.worker.lock().await;
         // Taken out of its place, the worker goes with a caller who goes away in the middle.
         let worker = match place.take() {
@@ -82,7 +93,7 @@ impl Question {
     }
 }
 
-type Answer = Result<bool, String>;
+pub(super) type Answer = Result<bool, NoAnswer>;
 
 /// A thread with an isolate, from outside.
 struct Worker {
@@ -91,10 +102,10 @@ struct Worker {
 }
 
 impl Worker {
-    fn start() -> Result<Self, String> {
+    fn start() -> Result<Self, NoAnswer> {
         let tripwire = Arc::<Tripwire>::default();
         let (questions, asked) = mpsc::channel(1);
-        let failed = |error| format!("cannot start a thread for conditions: {error}");
+        let failed = |error| NoAnswer::CutShort(format!("cannot start a thread for conditions: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let work = {
             let tripwire = tripwire.clone();
@@ -109,18 +120,19 @@ impl Worker {
         let (reply, mut answer) = oneshot::channel();
         // If the thread is gone, so is the other end of `answer`.
         let _ = self.questions.send((question, reply)).await;
-        loop {
+        let reason = loop {
             match timeout(LOOK, &mut answer).await {
                 Ok(Ok(answer)) => return answer,
-                Ok(Err(_)) => return Err("the conditions' thread panicked: this is a bug in fnhost".into()),
-                Err(_) if self.tripwire.is_lost() => return Err(OUT_OF_MEMORY.into()),
+                Ok(Err(_)) => break "the conditions' thread panicked: this is a bug in fnhost",
+                Err(_) if self.tripwire.is_lost() => break OUT_OF_MEMORY,
                 Err(_) if since.elapsed() > PATIENCE => {
                     self.tripwire.cancel();
-                    return Err(OUT_OF_TIME.into());
+                    break OUT_OF_TIME;
                 }
                 Err(_) => {}
             }
-        }
+        };
+        Err(NoAnswer::CutShort(reason.into()))
     }
 
     /// Whether its isolate is not to be used again.

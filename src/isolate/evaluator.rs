@@ -19,7 +19,7 @@ use deno_core::v8::script_compiler::{self, CompileOptions, NoCacheReason, Source
 use deno_core::{JsRuntime, RuntimeOptions, v8};
 use deno_runtime::snapshot_info::get_extensions_in_snapshot;
 
-use super::conditions::{Conditions, Question};
+use super::conditions::{Answer, Conditions, NoAnswer, Question};
 use super::limits::{BufferAccount, Limit, Limits, MIN_HEAP, Stop, Tripwire, Watch};
 use crate::compile::in_brackets;
 
@@ -88,14 +88,15 @@ impl Evaluator {
     }
 
     /// Whether the expression is true, or why it gives no answer.
-    pub fn evaluate(&mut self, question: &Question) -> Result<bool, String> {
+    pub fn evaluate(&mut self, question: &Question) -> Answer {
         let answer = self.answer(question);
-        match self.tripwire.tripped() {
-            None => answer,
-            Some(Stop::Limit(Limit::Wall)) => Err(OUT_OF_TIME.into()),
-            Some(Stop::Limit(_)) => Err(OUT_OF_MEMORY.into()),
-            Some(Stop::Cancelled) => Err("the evaluation was cancelled".into()),
-        }
+        let reason = match self.tripwire.tripped() {
+            None => return answer.map_err(NoAnswer::Faulty),
+            Some(Stop::Limit(Limit::Wall)) => OUT_OF_TIME,
+            Some(Stop::Limit(_)) => OUT_OF_MEMORY,
+            Some(Stop::Cancelled) => "the evaluation was cancelled",
+        };
+        Err(NoAnswer::CutShort(reason.into()))
     }
 
     fn answer(&mut self, question: &Question) -> Result<bool, String> {

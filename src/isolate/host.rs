@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::authorities::Authorities;
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
-use super::isolate_thread::{IsolateThread, Order, Plan};
+use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
 use super::limits::Limits;
 use super::pack::{self, Pack};
 use super::packages::{LocalAdaptor, Packages};
@@ -126,6 +126,8 @@ impl Host {
             Ok(pack) => (Some(Arc::new(pack)), None),
             Err(reason) => (None, Some(reason)),
         };
+        // Now, not at the end: a process that is killed need not have packed for nothing.
+        pack.iter().for_each(|pack| save(pack, &file));
         Ok(AdaptorSet { exports: entries.into_iter().collect(), unpacked, pack, file })
     }
 
@@ -144,6 +146,8 @@ impl Host {
         let set = self.prepare(specifiers)?;
         let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
         self.save_packs();
+        // Packing takes more than all that follows.
+        release_memory();
         outcome.error.map_or(Ok(()), Err)
     }
 
@@ -184,14 +188,11 @@ impl Host {
         Ok(specifiers.iter().cloned().zip(names.names).collect())
     }
 
-    /// Writes to disk what runs have added to the packs since the last call. A store that cannot be written is no
-    /// error: packs only save time.
+    /// Writes to disk what runs have added to the packs since the last call.
     pub fn save_packs(&self) {
         let keys: Vec<_> = self.adaptors.lock().expect("adaptor sets").keys().cloned().collect();
         for set in keys.iter().filter_map(|key| self.prepared(key)) {
-            if let Some(pack) = set.pack.as_ref().filter(|pack| pack.take_dirty()) {
-                let _ = pack::store(pack, &set.file);
-            }
+            set.pack.iter().for_each(|pack| save(pack, &set.file));
         }
     }
 
@@ -215,6 +216,13 @@ impl Host {
         let report = Box::new(move |outcome| drop(sender.send(outcome)));
         isolate.give(Order { job, state, sink, asked, warm: false, report });
         custody::wait(&outcome, &self.threads, vigil).unwrap_or_else(Outcome::failed)
+    }
+}
+
+/// Writes to disk what is not there of a pack. A store that cannot be written is no error: packs only save time.
+fn save(pack: &Pack, file: &Path) {
+    if pack.take_dirty() {
+        let _ = pack::store(pack, file);
     }
 }
 

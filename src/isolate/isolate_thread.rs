@@ -149,8 +149,9 @@ fn refuse(orders: &Receiver<Order>, message: String) -> Option<(Report, Outcome)
     Some((order.report, Outcome::exception(message)))
 }
 
-/// A thread that goes on keeps its malloc arena, and the arena what was freed in it.
-fn release_memory() {
+/// Gives memory back to the system that malloc keeps for later: a thread that goes on keeps its arena, and the arena what
+/// was freed in it.
+pub fn release_memory() {
     // SAFETY: only touches memory that nobody has allocated.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {

@@ -26,7 +26,7 @@ pub const JOB_SCHEME: &str = "job:";
 /// The referrer of an ES module that `require` loads: it has resolved the file already.
 const REQUIRE_REFERRER: &str = ".";
 const RUNTIME_URL: &str = "fnhost:runtime";
-const SCOPE_URL: &str = "fnhost:scope";
+pub const SCOPE_URL: &str = "fnhost:scope";
 /// A module that hands a job the exports of an adaptor from the pack; the adaptor's specifier follows.
 const ADAPTOR_URL: &str = "fnhost:adaptor/";
 const RUNTIME_SOURCE: &str = include_str!("../../js/runtime.js");

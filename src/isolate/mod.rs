@@ -14,6 +14,7 @@ mod evaluator;
 mod host;
 mod intercept;
 mod isolate_thread;
+mod job_function;
 mod limits;
 mod loader;
 mod machine;
@@ -29,7 +30,7 @@ mod spares;
 mod threads;
 
 pub use authorities::read_certificates;
-pub use conditions::Conditions;
+pub use conditions::{Conditions, NoAnswer};
 pub use error::{Hide, Position, RunError, Severity};
 pub use host::{AdaptorSet, Host, HostOptions};
 pub use limits::{Limit, Limits, MIB, MIN_HEAP};

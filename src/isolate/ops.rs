@@ -17,6 +17,7 @@ use super::machine;
 use super::pack::{Kind, MODULE_PARAMETERS, Pack, SCRIPT_PARAMETERS, Target};
 use super::packages::Packages;
 use super::run::RunContext;
+use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS};
 
 /// Kinds of script a call can come from; `js/host.js` knows the numbers.
 const CALLER_HOST: u32 = 0;
@@ -166,7 +167,8 @@ pub fn op_fnhost_compile<'s>(
         (value, None)
     } else {
         let names = if module.kind == Kind::Esm { &MODULE_PARAMETERS[..] } else { &SCRIPT_PARAMETERS[..] };
-        let (function, from_source) = compile_function(scope, &pack, number, source, url_text, names)?;
+        let cache = pack.code(&number.to_string());
+        let (function, from_source) = compile_function(scope, cache.as_deref(), source, url_text, names)?;
         (function.into(), from_source)
     };
     if let Some(function) = from_source {
@@ -191,10 +193,9 @@ pub fn op_fnhost_compile<'s>(
 }
 
 /// Compiles from the code cache if it can. The second value is set when it could not.
-fn compile_function<'s>(
+pub fn compile_function<'s>(
     scope: &mut v8::PinScope<'s, '_>,
-    pack: &Pack,
-    number: u32,
+    cache: Option<&[u8]>,
     source: v8::Local<'s, v8::String>,
     url: v8::Local<'s, v8::Value>,
     names: &[&str],
@@ -202,8 +203,7 @@ fn compile_function<'s>(
     use v8::script_compiler::{CompileOptions, NoCacheReason, Source};
     let parameters: Vec<_> = names.iter().map(|name| v8::String::new(scope, name).expect("a short string")).collect();
     let origin = v8::ScriptOrigin::new(scope, url, 0, 0, false, -1, None, false, false, false, None);
-    let cache = pack.code(&number.to_string());
-    let (mut source, options) = match &cache {
+    let (mut source, options) = match cache {
         Some(cache) => (
             Source::new_with_cached_data(source, Some(&origin), v8::CachedData::new(cache)),
             CompileOptions::ConsumeCodeCache,
@@ -226,13 +226,21 @@ fn compile_function<'s>(
     Ok((v8::Local::new(scope, function), from_source))
 }
 
+/// The names that `globalThis` of a job offers.
+#[op2]
+#[serde]
+pub fn op_fnhost_scope_names() -> Vec<&'static str> {
+    LANGUAGE_GLOBALS.iter().chain(HOST_GLOBALS).copied().collect()
+}
+
 /// Stands in for what would change the whole process and is asked for in passing, such as the process's title.
 #[op2(fast)]
 pub fn op_fnhost_ignore(#[string] _text: &str) {}
 
 /// The host's own JavaScript, in ASCII, which V8 reads in place. Listed with the macro's `esm`, it would be read at run
 /// time from where it was compiled.
-const JAVASCRIPT: [ExtensionFileSource; 2] = [
+const JAVASCRIPT: [ExtensionFileSource; 3] = [
+    ExtensionFileSource::new("ext:fnhost/runtime.js", ascii_str_include!("../../js/runtime.js")),
     ExtensionFileSource::new("ext:fnhost/modules.js", ascii_str_include!("../../js/modules.js")),
     ExtensionFileSource::new("ext:fnhost/host.js", ascii_str_include!("../../js/host.js")),
 ];
@@ -258,6 +266,7 @@ deno_core::extension!(
         op_fnhost_mark,
         op_fnhost_print,
         op_fnhost_resolve,
+        op_fnhost_scope_names,
         machine::op_fnhost_cwd,
         machine::op_fnhost_environment,
         machine::op_fnhost_exec_path,

@@ -154,12 +154,12 @@ impl IsolatePool {
         }
     }
 
-    /// Gets a set of adaptors ready before it is needed: on disk, as [`Host::warm`] does, and with spares for the usual
-    /// limit of the heap.
-    pub async fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
+    /// Gets a set of adaptors ready before it is needed: on disk, as [`Host::warm`] does, and with spares for runs with
+    /// this limit of the heap in bytes.
+    pub async fn warm(&self, specifiers: &[String], heap: usize) -> Result<(), RunError> {
         let host = self.0.host.clone();
         let specifiers = specifiers.to_vec();
-        let kind = Kind { adaptors: adaptor_key(&specifiers), heap: Limits::default().heap };
+        let kind = Kind { adaptors: adaptor_key(&specifiers), heap };
         blocking(move || host.warm(&specifiers)).await?;
         self.0.spares().touch(&kind);
         self.0.tend();

@@ -18,11 +18,12 @@ use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::host::Host;
 use super::intercept::Request;
 use super::isolate_thread::Plan;
+use super::job_function::{JOB_PARAMETERS, JobFunction};
 use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::machine::WorkingDirectory;
 use super::ops::{self, PackInUse};
-use super::pack::Footprint;
+use super::pack::{Footprint, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
 use crate::compile::Compiled;
@@ -172,6 +173,9 @@ pub(super) struct Isolate {
     tripwire: Arc<Tripwire>,
     buffers: Arc<BufferAccount>,
     packages: Arc<Packages>,
+    pack: Option<Arc<Pack>>,
+    /// The job that was compiled, if it is a function.
+    compiled: Option<(Arc<JobFunction>, v8::Global<v8::Function>)>,
     entry: EntryPoints,
 }
 
@@ -179,6 +183,8 @@ pub(super) struct Isolate {
 struct Taken<'a> {
     job: &'a Job,
     url: Url,
+    /// None: it is loaded through the module graph.
+    function: Option<Arc<JobFunction>>,
     /// Columns that the host put before the first line of the compiled module.
     prelude: u32,
 }
@@ -257,7 +263,16 @@ impl Isolate {
         let entry = EntryPoints::pick_up(runtime);
         entry.call(runtime, &entry.setup, &[])?;
         loader.forget_scripts();
-        let mut isolate = Self { worker, loader, tripwire, buffers, packages: host.packages.clone(), entry };
+        let mut isolate = Self {
+            worker,
+            loader,
+            tripwire,
+            buffers,
+            packages: host.packages.clone(),
+            pack: plan.pack.clone(),
+            compiled: None,
+            entry,
+        };
         isolate.get_ready(&plan.footprint);
         Ok(isolate)
     }
@@ -287,21 +302,11 @@ impl Isolate {
     /// Makes the isolate that of `job`.
     fn take_on<'a>(&mut self, job: &'a Job, sink: LogSink) -> Result<Taken<'a>, String> {
         let url = job_url(&job.name)?;
-        let mut prelude = String::new();
-        if job.compiled.code.contains("globalThis") {
-            prelude.push_str(r#"import { globalThis } from "fnhost:scope"; "#);
-        }
-        if job.compiled.code.contains("import(") {
-            // What hands an adaptor of the pack over is gone when the job runs: it must have been evaluated by then.
-            for adaptor in &job.adaptors {
-                prelude.push_str(&format!("import {}; ", serde_json::Value::from(adaptor.as_str())));
-            }
-        }
-        self.loader.set_job(JobModule {
-            url: url.clone(),
-            source: format!("{prelude}{}", job.compiled.code).into(),
-            adaptors: job.adaptors.clone(),
-        });
+        let function = self.pack.as_ref().and_then(|pack| pack.job(&job.compiled.code));
+        let prelude = match &function {
+            Some(function) => function.front,
+            None => self.take_module(job, &url),
+        };
         self.buffers.set_limit(job.limits.buffers);
         let permissions = permissions::container(self.packages.readable(), job.reach())?;
         let context = RunContext {
@@ -328,7 +333,27 @@ impl Isolate {
             runtime.op_state().borrow_mut().put(calls);
             self.entry.call(runtime, &self.entry.trace, &[])?;
         }
-        Ok(Taken { job, url, prelude: prelude.len() as u32 })
+        Ok(Taken { job, url, function, prelude })
+    }
+
+    /// Names a job that stays a module to the loader. Returns how many columns its first line is moved by.
+    fn take_module(&self, job: &Job, url: &Url) -> u32 {
+        let mut prelude = String::new();
+        if job.compiled.code.contains("globalThis") {
+            prelude.push_str(r#"import { globalThis } from "fnhost:scope"; "#);
+        }
+        if job.compiled.code.contains("import(") {
+            // What hands an adaptor of the pack over is gone when the job runs: it must have been evaluated by then.
+            for adaptor in &job.adaptors {
+                prelude.push_str(&format!("import {}; ", serde_json::Value::from(adaptor.as_str())));
+            }
+        }
+        self.loader.set_job(JobModule {
+            url: url.clone(),
+            source: format!("{prelude}{}", job.compiled.code).into(),
+            adaptors: job.adaptors.clone(),
+        });
+        prelude.len() as u32
     }
 
     /// Runs the job. The outcome still lacks what can only be told when the isolate is gone.
@@ -369,6 +394,10 @@ impl Isolate {
         deno_core::scope!(scope, &mut self.worker.js_runtime);
         if let Some(pack) = state.borrow_mut().try_borrow_mut::<PackInUse>() {
             pack.harvest(scope);
+        }
+        if let Some((function, compiled)) = &self.compiled {
+            let compiled = v8::Local::new(scope, compiled);
+            function.harvest(compiled);
         }
     }
 
@@ -436,39 +465,28 @@ impl Isolate {
         state: String,
         stats: &mut RunStats,
     ) -> Result<(Option<String>, Option<Thrown>), Interrupted> {
-        let start = Instant::now();
-        let id = match self.worker.js_runtime.load_main_es_module(&taken.url).await {
-            Ok(id) => id,
-            Err(error) => return Err(self.load_error(error)),
-        };
-        stats.load = start.elapsed();
-
         // Nothing of the run's has been evaluated yet, so there was nothing to stop.
         let context = self.worker.js_runtime.main_context();
-        self.tripwire.arm(self.worker.js_runtime.v8_isolate(), context);
-        let start = Instant::now();
-        let evaluation = self.worker.js_runtime.mod_evaluate(id);
-        let evaluated = self.drive(Box::pin(evaluation)).await;
-        stats.evaluate = start.elapsed();
-        delete_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
-        if let Err(error) = evaluated {
-            return Err(match error {
-                Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
-                other => other,
-            });
-        }
-
+        let namespace = match &taken.function {
+            Some(function) => {
+                let start = Instant::now();
+                let compiled = self.compile_job(function, &taken.url).map_err(Interrupted::Host)?;
+                self.compiled = Some((function.clone(), compiled.clone()));
+                stats.load = start.elapsed();
+                self.tripwire.arm(self.worker.js_runtime.v8_isolate(), context);
+                let start = Instant::now();
+                let namespace = self.evaluate_job(function, &compiled);
+                stats.evaluate = start.elapsed();
+                namespace?
+            }
+            None => self.evaluate_module(taken, context, stats).await?,
+        };
         let start = Instant::now();
         let call = {
             let runtime = &mut self.worker.js_runtime;
-            let namespace = runtime.get_module_namespace(id).map_err(|error| match error.into_kind() {
-                // What a module throws while it is evaluated is kept for those who ask for its exports.
-                CoreErrorKind::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
-                error => Interrupted::Host(error.to_string()),
-            })?;
             let arguments = {
                 deno_core::scope!(scope, runtime);
-                let namespace: v8::Local<v8::Value> = v8::Local::new(scope, namespace).into();
+                let namespace = v8::Local::new(scope, namespace);
                 let text = v8::String::new(scope, &state)
                     .ok_or_else(|| Interrupted::Host("the initial state is too large for V8".into()))?;
                 drop(state);
@@ -510,6 +528,97 @@ impl Isolate {
         Ok((state, thrown))
     }
 
+    /// Loads and evaluates a job that stays a module, with all that it imports.
+    async fn evaluate_module(
+        &mut self,
+        taken: &Taken<'_>,
+        context: v8::Global<v8::Context>,
+        stats: &mut RunStats,
+    ) -> Result<v8::Global<v8::Value>, Interrupted> {
+        let start = Instant::now();
+        let id = match self.worker.js_runtime.load_main_es_module(&taken.url).await {
+            Ok(id) => id,
+            Err(error) => return Err(self.load_error(error)),
+        };
+        stats.load = start.elapsed();
+        self.tripwire.arm(self.worker.js_runtime.v8_isolate(), context);
+        let start = Instant::now();
+        let evaluation = self.worker.js_runtime.mod_evaluate(id);
+        let evaluated = self.drive(Box::pin(evaluation)).await;
+        stats.evaluate = start.elapsed();
+        delete_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
+        if let Err(error) = evaluated {
+            return Err(match error {
+                Interrupted::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
+                other => other,
+            });
+        }
+        let runtime = &mut self.worker.js_runtime;
+        let namespace = runtime.get_module_namespace(id).map_err(|error| match error.into_kind() {
+            // What a module throws while it is evaluated is kept for those who ask for its exports.
+            CoreErrorKind::Js(error) => Interrupted::Broken(Box::new(thrown_from(&error))),
+            error => Interrupted::Host(error.to_string()),
+        })?;
+        deno_core::scope!(scope, runtime);
+        let namespace: v8::Local<v8::Value> = v8::Local::new(scope, namespace).into();
+        Ok(v8::Global::new(scope, namespace))
+    }
+
+    /// Compiles a job that is a function.
+    fn compile_job(&mut self, function: &JobFunction, url: &Url) -> Result<v8::Global<v8::Function>, String> {
+        delete_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
+        deno_core::scope!(scope, &mut self.worker.js_runtime);
+        let text = |scope: &mut v8::PinScope<'_, '_>, text: &str| {
+            v8::String::new(scope, text).map(|text| v8::Global::new(scope, text))
+        };
+        let (Some(source), Some(url)) = (text(scope, &function.source), text(scope, url.as_str())) else {
+            return Err("the job is too large for V8".into());
+        };
+        let (source, url) = (v8::Local::new(scope, source), v8::Local::new(scope, url));
+        let cache = function.code.get().map(|cache| &**cache);
+        let (compiled, _) = ops::compile_function(scope, cache, source, url.into(), &JOB_PARAMETERS)
+            .map_err(|error| format!("the compiled job does not parse: {error}"))?;
+        Ok(v8::Global::new(scope, compiled))
+    }
+
+    /// Calls a job that is a function. Returns what a module's namespace would be.
+    fn evaluate_job(
+        &mut self,
+        function: &JobFunction,
+        compiled: &v8::Global<v8::Function>,
+    ) -> Result<v8::Global<v8::Value>, Interrupted> {
+        let thrown = {
+            deno_core::scope!(scope, &mut self.worker.js_runtime);
+            let imports: Vec<v8::Local<v8::Value>> =
+                function.imports.iter().map(|import| v8::Integer::new(scope, import.number()).into()).collect();
+            let imports = v8::Array::new_with_elements(scope, &imports);
+            let compiled = v8::Local::new(scope, compiled);
+            let evaluate = v8::Local::new(scope, &self.entry.evaluate_job);
+            let this = v8::undefined(scope).into();
+            v8::tc_scope!(scope, scope);
+            match evaluate.call(scope, this, &[compiled.into(), imports.into()]) {
+                Some(namespace) => return Ok(v8::Global::new(scope, namespace)),
+                None => scope.exception().map(|exception| JsError::from_v8_exception(scope, exception)),
+            }
+        };
+        Err(match (self.stopped(), thrown) {
+            (Some(stopped), _) => stopped,
+            (None, Some(error)) => Interrupted::Broken(Box::new(thrown_from(&error))),
+            (None, None) => Interrupted::Host("the job was stopped while it was loaded".into()),
+        })
+    }
+
+    /// Why JavaScript was stopped, if it was.
+    fn stopped(&mut self) -> Option<Interrupted> {
+        if let Some(stop) = self.tripwire.tripped() {
+            return Some(Interrupted::Stopped(stop));
+        }
+        let state = self.worker.js_runtime.op_state();
+        let state = state.borrow();
+        state.try_borrow::<WatcherExited>()?;
+        Some(Interrupted::Exit(state.try_borrow::<ExitCode>().map_or(0, ExitCode::get)))
+    }
+
     /// Polls the event loop until `future` resolves, a limit is hit, or something goes wrong.
     async fn drive<T, E>(&mut self, mut future: impl Future<Output = Result<T, E>> + Unpin) -> Result<T, Interrupted>
     where
@@ -525,16 +634,8 @@ impl Isolate {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        if let Some(stop) = self.tripwire.tripped() {
-            return Err(Interrupted::Stopped(stop));
-        }
-        {
-            let state = self.worker.js_runtime.op_state();
-            let state = state.borrow();
-            if state.try_borrow::<WatcherExited>().is_some() {
-                let code = state.try_borrow::<ExitCode>().map_or(0, ExitCode::get);
-                return Err(Interrupted::Exit(code));
-            }
+        if let Some(stopped) = self.stopped() {
+            return Err(stopped);
         }
         Err(match error.into_kind() {
             CoreErrorKind::Js(error) => Interrupted::Js(error),
@@ -597,6 +698,7 @@ struct EntryPoints {
     compile_ahead: v8::Global<v8::Function>,
     intercept: v8::Global<v8::Function>,
     trace: v8::Global<v8::Function>,
+    evaluate_job: v8::Global<v8::Function>,
     run: v8::Global<v8::Function>,
     evaluated: v8::Global<v8::Function>,
 }
@@ -621,6 +723,7 @@ impl EntryPoints {
             compile_ahead: function("compileAhead"),
             intercept: function("intercept"),
             trace: function("trace"),
+            evaluate_job: function("evaluateJob"),
             run: function("run"),
             evaluated: function("evaluated"),
         };

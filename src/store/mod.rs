@@ -10,7 +10,7 @@ pub mod sqlite;
 #[cfg(test)]
 mod suite;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -43,6 +43,16 @@ pub struct Intake {
     /// The point in time of a cron trigger that starts the runs.
     pub tick: Option<Tick>,
     pub runs: Vec<NewRun>,
+    /// Who works on those of the tasks that are running already: kept and claimed in one.
+    pub lease: Option<Lease>,
+}
+
+/// The right to work on tasks, for a while.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    pub owner: String,
+    pub started: Timestamp,
+    pub until: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -83,8 +93,10 @@ pub struct Claim {
     pub lease_until: Timestamp,
     /// How many at most.
     pub limit: usize,
-    /// Workflow → how many more of its tasks may run. One that is not listed has no limit of its own.
+    /// Workflow → how many more of its tasks may be claimed.
     pub allowance: HashMap<String, usize>,
+    /// The same for workflows that are not listed.
+    pub otherwise: usize,
     /// Workflow → how many of its tasks run now: those with few go first.
     pub running: HashMap<String, usize>,
 }
@@ -96,6 +108,23 @@ pub struct Claimed {
     pub tasks: Vec<ClaimedTask>,
     /// When the next task that nobody has claimed falls due, if that lies ahead; None: no such task.
     pub next_due: Option<Timestamp>,
+    /// Whose tasks may be due and were not claimed.
+    pub left: Left,
+}
+
+/// Workflows that have tasks which are due and claimed by nobody.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Left {
+    /// Any may have: the claim took as many as it wished for.
+    Any,
+    /// These may have, and no others: they had no more room.
+    Only(HashSet<String>),
+}
+
+impl Default for Left {
+    fn default() -> Self {
+        Self::Only(HashSet::new())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -113,12 +142,14 @@ pub struct Settlement {
     pub owner: String,
     pub attempt: Attempt,
     /// The state it left: JSON text.
-    pub output: Option<String>,
+    pub output: Option<Arc<str>>,
     /// Its log: one JSON object a line.
     pub log: String,
     /// Keep the output as what the step left at its last success: the state that a cron run starts with.
     pub keep_cursor: bool,
     pub then: Then,
+    /// Who works on those of the tasks that follow which are running already.
+    pub lease: Option<Lease>,
 }
 
 #[derive(Clone, Debug)]
@@ -321,6 +352,8 @@ pub trait Store: Send + Sync + 'static {
     async fn redrive(&self, redrive: Redrive, now: Timestamp) -> Result<usize>;
     /// When a cron trigger fired last.
     async fn last_tick(&self, trigger: &str) -> Result<Option<Timestamp>>;
+    /// Counts a cron trigger as having fired last at `at`, which may be earlier than it did.
+    async fn set_last_tick(&self, trigger: &str, at: Timestamp) -> Result<()>;
     /// What a step left at its last success.
     async fn cursor(&self, workflow: &str, step: &str) -> Result<Option<String>>;
 

@@ -23,6 +23,8 @@ macro_rules! every_behaviour {
     ($open:path) => {
         $crate::store::suite::every_behaviour! { $open:
             what_was_admitted_is_claimed_once
+            what_comes_with_a_lease_is_claimed_already
+            what_follows_with_a_lease_is_claimed_already
             a_repeated_message_answers_with_the_first_ones_runs
             a_tick_happens_once_and_in_order
             a_lone_run_makes_ticks_overlap
@@ -30,6 +32,7 @@ macro_rules! every_behaviour {
             a_flood_of_one_workflow_does_not_hold_up_another
             an_allowance_is_kept
             a_claim_says_when_to_come_again
+            a_claim_says_what_it_left
             a_run_goes_on_until_its_last_task_has_ended
             a_retry_waits_for_its_time
             a_dead_task_fails_its_run_until_it_is_sent_on_its_way_again
@@ -136,6 +139,7 @@ fn wish(now: Timestamp, limit: usize) -> Claim {
         lease_until: now.saturating_add(Duration::from_secs(60)),
         limit,
         allowance: HashMap::new(),
+        otherwise: usize::MAX,
         running: HashMap::new(),
     }
 }
@@ -165,8 +169,9 @@ fn settlement(claimed: &ClaimedTask, then: Then) -> Settlement {
         failure: failed.then(|| Failure::new("AdaptorError", Severity::Fail, "the server said no")),
         usage: Usage { cpu_us: 7, heap: 8, buffers: 9 },
     };
-    let output = (!failed).then(|| r#"{"data":1}"#.to_owned());
-    Settlement { owner: "me".into(), attempt, output, log: "{}\n".into(), keep_cursor: false, then }
+    let output = (!failed).then(|| r#"{"data":1}"#.into());
+    let (owner, log) = ("me".into(), "{}\n".into());
+    Settlement { owner, attempt, output, log, keep_cursor: false, then, lease: None }
 }
 
 fn done() -> Then {
@@ -196,7 +201,7 @@ pub async fn what_was_admitted_is_claimed_once(store: Shared) {
     let run = Run { message: Some(message.id), trigger: Some("t".into()), traceparent: Some("00".into()), ..run("w") };
     let task = Task { input: TaskInput::Message, ..task(&run, "a") };
     let new = NewRun { run: run.clone(), tasks: vec![task.clone()] };
-    let intake = Intake { message: Some(message.clone()), tick: None, runs: vec![new] };
+    let intake = Intake { message: Some(message.clone()), runs: vec![new], ..Intake::default() };
     assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
 
     let kept = store.message(message.id).await.unwrap().unwrap();
@@ -211,11 +216,64 @@ pub async fn what_was_admitted_is_claimed_once(store: Shared) {
     assert!(claim(&store, at(2), 10).await.is_empty());
 }
 
+fn lease(seconds: i64) -> Lease {
+    Lease { owner: "me".into(), started: at(0), until: at(seconds) }
+}
+
+/// A run that begins in the transaction that keeps it.
+fn started(run: Run) -> NewRun {
+    let run = Run { state: RunState::Running, started_at: Some(at(0)), ..run };
+    let tasks = vec![Task { state: TaskState::Running, attempts: 1, ..task(&run, "a") }];
+    NewRun { run, tasks }
+}
+
+pub async fn what_comes_with_a_lease_is_claimed_already(store: Shared) {
+    let (ours, waiting) = (started(run("w")), start(run("w")));
+    let (first, second) = (ours.clone(), waiting.tasks[0].id);
+    admit(&store, vec![start(run("v"))]).await;
+    let intake = Intake { runs: vec![ours, waiting], lease: Some(lease(60)), ..Intake::default() };
+    assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
+    let claimed = store.claim(wish(at(0), 9)).await.unwrap().tasks;
+    let claimed: Vec<TaskId> = claimed.iter().map(|claimed| claimed.task.id).collect();
+    assert!(claimed.len() == 2 && claimed.contains(&second), "{claimed:?}");
+    let NewRun { run, tasks } = first;
+    let task = ClaimedTask { task: tasks[0].clone(), run, forgiven: 0, lease_started: at(0) };
+    assert_eq!(store.settle(settlement(&task, done())).await.unwrap(), Settled::Finished(RunState::Completed));
+    let detail = store.run(task.run.id).await.unwrap().unwrap();
+    assert_eq!((detail.run.started_at, detail.tasks[0].1.len()), (Some(at(0)), 1));
+    assert!(store.claim_lost("you", at(61), at(90), 9).await.unwrap().iter().all(|lost| lost.task.id != task.task.id));
+}
+
+pub async fn what_follows_with_a_lease_is_claimed_already(store: Shared) {
+    admit_one(&store, "w").await;
+    let first = store.claim(wish(at(0), 1)).await.unwrap().tasks.remove(0);
+    let next = Task { state: TaskState::Running, attempts: 1, ..task(&first.run, "b") };
+    let then = Then::Next { state: TaskState::Completed, tasks: vec![next.clone()] };
+    let wanted = Settlement { lease: Some(lease(60)), ..settlement(&first, then) };
+    assert_eq!(store.settle(wanted).await.unwrap(), Settled::Open);
+    assert!(store.claim(wish(at(1), 9)).await.unwrap().tasks.is_empty());
+    let lost = store.claim_lost("you", at(61), at(90), 9).await.unwrap();
+    assert_eq!(lost.iter().map(|lost| lost.task.id).collect::<Vec<_>>(), [next.id]);
+}
+
+pub async fn a_claim_says_what_it_left(store: Shared) {
+    admit(&store, vec![start(run("w")), start(run("w")), start(run("v"))]).await;
+    assert_eq!(store.claim(wish(at(0), 1)).await.unwrap().left, Left::Any);
+    let full = Claim { allowance: HashMap::from([("w".into(), 0), ("v".into(), 0)]), ..wish(at(0), 9) };
+    let both = HashSet::from(["w".to_owned(), "v".to_owned()]);
+    assert!(
+        matches!(store.claim(full).await.unwrap().left, Left::Only(left) if left.is_subset(&both) && !left.is_empty())
+    );
+    let unlisted = Claim { otherwise: 0, ..wish(at(0), 9) };
+    assert!(store.claim(unlisted).await.unwrap().tasks.is_empty());
+    assert_eq!(store.claim(wish(at(0), 9)).await.unwrap().left, Left::default());
+}
+
 pub async fn a_repeated_message_answers_with_the_first_ones_runs(store: Shared) {
     let keyed = |topic: &str, key: &str| Message { dedupe_key: Some(key.into()), ..message(topic, "{}") };
     let intake = |message: Message| {
         let run = Run { message: Some(message.id), ..run("w") };
-        Intake { message: Some(message), tick: None, runs: vec![start(run)] }
+        Intake { message: Some(message), runs: vec![start(run)], ..Intake::default() }
     };
     let one = intake(keyed("inbox", "1"));
     let id = one.message.as_ref().unwrap().id;
@@ -237,7 +295,7 @@ pub async fn a_repeated_message_answers_with_the_first_ones_runs(store: Shared) 
 
 fn tick(seconds: i64, alone: bool) -> Intake {
     let tick = Tick { trigger: "nightly".into(), scheduled_at: at(seconds), alone };
-    Intake { message: None, tick: Some(tick), runs: vec![start(run("w"))] }
+    Intake { tick: Some(tick), runs: vec![start(run("w"))], ..Intake::default() }
 }
 
 pub async fn a_tick_happens_once_and_in_order(store: Shared) {
@@ -249,6 +307,13 @@ pub async fn a_tick_happens_once_and_in_order(store: Shared) {
     }
     assert_eq!(store.last_tick("nightly").await.unwrap(), Some(at(11)));
     assert_eq!(claim(&store, at(20), 10).await.len(), 2);
+
+    store.set_last_tick("nightly", at(7)).await.unwrap();
+    for (seconds, admitted) in [(7, Admitted::Stale), (8, Admitted::New), (8, Admitted::Stale)] {
+        assert_eq!(store.admit(tick(seconds, false)).await.unwrap(), admitted, "{seconds}");
+    }
+    store.set_last_tick("never fired", at(3)).await.unwrap();
+    assert_eq!(store.last_tick("never fired").await.unwrap(), Some(at(3)));
 }
 
 pub async fn a_lone_run_makes_ticks_overlap(store: Shared) {
@@ -545,7 +610,7 @@ pub async fn runs_are_found_by_what_is_known_of_them(store: Shared) {
     let other = Run { created_at: now.saturating_add(second), ..run("other") };
     let (plain_id, sent_id, other_id) = (plain.id, sent.id, other.id);
     let runs = [plain, sent, other].map(start).into();
-    let intake = Intake { message: Some(message.clone()), tick: None, runs };
+    let intake = Intake { message: Some(message.clone()), runs, ..Intake::default() };
     assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
     let due = now.saturating_add(second);
     for claimed in claim(&store, due, 10).await {
@@ -636,7 +701,7 @@ pub async fn old_things_are_forgotten(store: Shared) {
     for index in 0..6 {
         let message = message("inbox", "{}");
         let run = Run { message: Some(message.id), ..run("w") };
-        let intake = Intake { message: Some(message), tick: None, runs: vec![start(run)] };
+        let intake = Intake { message: Some(message), runs: vec![start(run)], ..Intake::default() };
         assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
         let claimed = claim_one(&store, at(10 * index)).await;
         let wanted = settlement(&claimed, if index < 4 { done() } else { Then::Dead });
@@ -674,7 +739,7 @@ pub async fn what_is_needed_is_not_forgotten(store: Shared) {
     let kept = message("inbox", "{}");
     let origin = Run { message: Some(kept.id), ..run("w") };
     let origin_id = origin.id;
-    let intake = Intake { message: Some(kept.clone()), tick: None, runs: vec![start(origin)] };
+    let intake = Intake { message: Some(kept.clone()), runs: vec![start(origin)], ..Intake::default() };
     assert_eq!(store.admit(intake).await.unwrap(), Admitted::New);
     assert_eq!(forget(&store, everything, 10).await, 0, "it has not ended");
     let claimed = claim_one(&store, at(1)).await;
@@ -851,7 +916,7 @@ async fn send(store: Shared, sender: usize, count: usize) -> Vec<RunId> {
         let message = Message { dedupe_key: Some(format!("{sender}-{index}")), ..message("inbox", "{}") };
         let run = Run { message: Some(message.id), ..run(["a", "b", "c"][index % 3]) };
         runs.push(run.id);
-        let intake = Intake { message: Some(message), tick: None, runs: vec![start(run)] };
+        let intake = Intake { message: Some(message), runs: vec![start(run)], ..Intake::default() };
         assert_eq!(store.admit(intake.clone()).await.unwrap(), Admitted::New);
         assert!(matches!(store.admit(intake).await.unwrap(), Admitted::Duplicate { .. }));
     }

@@ -175,11 +175,12 @@ pub fn a_spare_becomes_what_its_job_says() {
 
 pub fn adaptors_can_be_warmed_before_the_first_run() {
     with_pool(2, |pool| async move {
-        pool.warm(&[COMMON.to_owned()]).await.unwrap();
+        pool.warm(&[COMMON.to_owned()], fnhost::isolate::Limits::default().heap).await.unwrap();
         until("a spare", || pool.stats().spares == 1).await;
         let job = prepared(pool.host(), "fn(state => state);", &[COMMON]).await;
         assert!(run(&pool, &job, &json!({})).await.stats.warm);
-        let missing: Result<(), RunError> = pool.warm(&["@openfn/language-nowhere".to_owned()]).await;
+        let missing: Result<(), RunError> =
+            pool.warm(&["@openfn/language-nowhere".to_owned()], fnhost::isolate::Limits::default().heap).await;
         assert_eq!(missing.unwrap_err().name, "ImportError");
     });
 }

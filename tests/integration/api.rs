@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use serde_json::{Value, json};
 
 use super::server::{Answer, Server, Setup};
+use super::support::gate::Gate;
 
 const PROJECT: &str = "
 jobs:
@@ -164,6 +165,10 @@ fn runs_are_started_repeated_and_cancelled() {
         "cancelled"
     );
     problem(act(&server, &format!("/api/v1/runs/{waits}/cancel"), &json!({})), 409, "cancelled");
+
+    let context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let traced = server.request("POST", "/api/v1/runs").authorized().header("traceparent", context).json(&state).send();
+    assert_eq!(traced.expect(201).json()["traceparent"], context);
 
     problem(act(&server, "/api/v1/runs", &json!({ "workflow": "nothing" })), 404, "`nothing`");
     problem(act(&server, "/api/v1/runs", &json!({ "workflow": "double", "state": [1] })), 422, "`state`");
@@ -365,6 +370,44 @@ fn a_run_is_told_from_what_it_is_so_far_to_its_end() {
     let rest: Vec<(String, Value)> = live.collect();
     assert_eq!(rest.last().unwrap().1["state"], "cancelled");
     problem(server.read("/api/v1/events?types=nothing"), 400, "`types`");
+}
+
+#[test]
+fn a_client_that_reads_too_slowly_learns_that_it_missed_something() {
+    let gate = Gate::new();
+    let server = Setup::new(&format!(
+        "
+jobs:
+  chatty:
+    adaptor: common
+    trigger: any
+    expression: |
+      fn(async state => {{
+        await fetch('{}');
+        for (let line = 0; line < 30000; line++) console.log('-'.repeat(1000));
+        return state;
+      }})
+triggers:
+  any: {{ criteria: '{{}}' }}
+",
+        gate.url()
+    ))
+    .args(&["--log-limit", "100"])
+    .start();
+    let id = server.send_one(&json!({}));
+    let held = gate.held();
+    let mut all = Stream::open(&server, "/api/v1/events");
+    let one = Stream::open(&server, &format!("/api/v1/runs/{id}/events"));
+    held.open();
+    server.run_in(&id, "completed");
+
+    let (_, lagged) = all.find(|(name, _)| name == "lagged").unwrap();
+    assert!(lagged["missed"].as_u64() > Some(0), "{lagged}");
+    let told: Vec<(String, Value)> = one.filter(|(name, _)| name != "log").collect();
+    let after: Vec<_> = told.iter().skip_while(|(name, _)| name != "lagged").collect();
+    // The run as it is now stands for what was missed.
+    assert!(after.iter().any(|(name, _)| name == "run"));
+    assert_eq!(after.last().map(|(name, _)| name.as_str()), Some("run_ended"));
 }
 
 #[test]

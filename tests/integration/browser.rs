@@ -55,6 +55,20 @@ impl Browser {
         self.command("POST", "url", Some(json!({ "url": url })));
     }
 
+    /// Shows pages as wide and as high as this many pixels.
+    pub fn resize(&self, width: u32, height: u32) {
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": true });
+        let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics });
+        self.command("POST", "goog/cdp/execute", Some(command));
+    }
+
+    /// How wide the page is, in pixels, with what lies outside the window.
+    pub fn page_width(&self) -> u64 {
+        let metrics = json!({ "cmd": "Page.getLayoutMetrics", "params": {} });
+        let metrics = self.command("POST", "goog/cdp/execute", Some(metrics));
+        metrics["cssContentSize"]["width"].as_u64().expect("a width")
+    }
+
     pub fn url(&self) -> String {
         self.command("GET", "url", None).as_str().unwrap().to_owned()
     }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::server::{Answer, Server, Setup};
+use super::server::{Answer, Server, Setup, task};
+use super::support::gate::Gate;
 
 const CLIENTS: usize = 6;
 
@@ -225,4 +226,33 @@ fn a_locked_database_is_waited_for_and_nothing_is_taken_in_meanwhile() {
         (count(&database(&server), ended) >= 1).then_some(())
     });
     assert_eq!(peer.posts.lock().unwrap().get(&1), None, "what was refused does not run");
+}
+
+#[test]
+fn a_task_that_was_not_begun_is_handed_back_even_if_the_database_is_locked_as_the_server_stops() {
+    let gate = Gate::new();
+    let job = format!("fn(async state => {{ await fetch('{}'); return state; }})", gate.url());
+    let mut server = Setup::new("jobs: { wait: { adaptor: common, trigger: any, expression: file://wait.js } }\ntriggers: { any: { criteria: {} } }")
+        .file("wait.js", &job)
+        .args(&["--concurrency", "1", "--drain-timeout", "10m"])
+        .start();
+    let runs: Vec<String> = (0..3).map(|number| server.send_one(&serde_json::json!({ "number": number }))).collect();
+    let under_way = gate.held();
+    server.until("all are claimed", || (server.list("/api/v1/tasks?state=running").len() == 3).then_some(()));
+    let other = Connection::open(server.dir().join(".fnhost/fnhost.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    server.signal("TERM");
+    server.until("it is tried", || server.log().contains("cannot hand back a task").then_some(()));
+    other.execute_batch("ROLLBACK").unwrap();
+    under_way.open();
+    assert!(server.wait().success(), "{}", server.log());
+
+    let server = server.restart();
+    (0..2).for_each(|_| gate.held().open());
+    for run in runs {
+        let run = server.run_in(&run, "completed");
+        let tries = task(&run, "wait")["tries"].as_array().unwrap();
+        assert_eq!(tries.len(), 1, "an attempt that was never begun counts: {run}");
+        assert_eq!(tries[0]["number"], 1, "{run}");
+    }
 }

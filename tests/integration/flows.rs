@@ -57,6 +57,51 @@ triggers:
     );
 }
 
+#[test]
+fn a_condition_that_is_cut_short_refuses_the_message() {
+    let server = server::start(
+        "
+jobs:
+  slow: { adaptor: common, trigger: slow, expression: fn(state => state) }
+  large: { adaptor: common, trigger: large, expression: fn(state => state) }
+triggers:
+  slow: { criteria: { form: slow }, condition: '(() => { while (data.endless); return true; })()' }
+  large: { criteria: { form: large }, condition: '(() => { for (const all = []; ;) all.push([all.length]); })()' }
+",
+    );
+    for message in [json!({ "form": "slow", "endless": true }), json!({ "form": "large" })] {
+        let refused = server.post("/inbox", &message).expect(503);
+        assert!(refused.header("retry-after").is_some());
+    }
+    assert_eq!(server.list("/api/v1/messages").len(), 0, "what was refused is not kept");
+    let log = server.log();
+    assert!(log.contains("trigger `slow`") && log.contains("trigger `large`"), "{log}");
+    assert_eq!(server.post("/inbox", &json!({ "form": "slow" })).expect(202).json()["data"], json!(["slow"]));
+}
+
+#[test]
+fn a_run_that_is_cancelled_as_it_begins_gives_up_its_place() {
+    let project = "
+jobs:
+  patient:
+    adaptor: common
+    trigger: any
+    expression: fn(state => new Promise(resolve => setTimeout(() => resolve(state), state.data.minutes * 60000)))
+triggers:
+  any: { criteria: '{}' }
+";
+    // What is not told to stop at once would be told when its lease is prolonged.
+    let server = Setup::new(project).args(&["--concurrency", "1", "--lease", "1h"]).start();
+    let start = |minutes: u32| {
+        let run = json!({ "workflow": "patient", "state": { "data": { "minutes": minutes } } });
+        server.act("/api/v1/runs", &run).expect(201).json()["id"].as_str().unwrap().to_owned()
+    };
+    for _ in 0..200 {
+        server.act(&format!("/api/v1/runs/{}/cancel", start(4)), &json!({})).expect(200);
+    }
+    server.run_in(&start(0), "completed");
+}
+
 /// `first` waits at the gate, and fails if it is told to; `good` and `bad` follow it.
 fn chain(gate: &Gate) -> String {
     format!(

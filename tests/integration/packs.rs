@@ -6,9 +6,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use crate::support::gate::Gate;
 use crate::support::{Ran, Run};
 
 const JOB: &str = "
@@ -141,6 +143,22 @@ fn errors_while_an_adaptor_loads_name_its_file_and_line() {
         assert_ne!(ran.code, Some(0));
         assert!(ran.stderr.contains("broken/index.js:2:"), "{}", ran.stderr);
     }
+}
+
+#[test]
+fn a_pack_is_kept_as_soon_as_it_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("index.js"), "export const result = url => fetch(url);\n").unwrap();
+    let gate = Gate::new();
+    let source = format!("import {{ result }} from '@test/adaptor'; export default [() => result('{}')];", gate.url());
+    let run = job_on(directory.path(), &source);
+    let mut child = run.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let held = gate.held();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(held);
+    let packs = fs::read_dir(run.path("store/node_modules/.fnhost/packs")).unwrap();
+    assert_eq!(packs.count(), 1);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::support::disk::Disk;
 use super::support::{self, fnhost};
 
 /// How long anything may take before a test gives up: long, since machines that test are busy.
@@ -23,6 +24,7 @@ pub struct Setup {
     dir: TempDir,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    disk: Option<Arc<Disk>>,
 }
 
 /// A server that runs. It is killed when it is dropped.
@@ -45,11 +47,16 @@ pub fn start(project: &str) -> Server {
 impl Setup {
     /// A server of a project, which is the text of a `project.yaml`.
     pub fn new(project: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let setup = Self::empty();
         // The adaptors of all tests, so that nothing is installed.
-        symlink(support::store().join("node_modules"), dir.path().join("node_modules")).unwrap();
-        std::fs::copy(support::store().join("fnhost.lock"), dir.path().join("fnhost.lock")).unwrap();
-        Self { dir, args: Vec::new(), env: Vec::new() }.file("project.yaml", project)
+        symlink(support::store().join("node_modules"), setup.path("node_modules")).unwrap();
+        std::fs::copy(support::store().join("fnhost.lock"), setup.path("fnhost.lock")).unwrap();
+        setup.args(&["--no-install"]).file("project.yaml", project)
+    }
+
+    /// A server in an empty directory.
+    pub fn empty() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None }
     }
 
     /// Writes a file into the project.
@@ -70,6 +77,13 @@ impl Setup {
         self
     }
 
+    /// Keeps its data on this disk.
+    pub fn data_on(mut self, disk: &Arc<Disk>) -> Self {
+        self.disk = Some(disk.clone());
+        let path = disk.path().display().to_string();
+        self.args(&["--data-dir", &path])
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -81,9 +95,19 @@ impl Setup {
         command
     }
 
+    /// The server's command, ready to be started.
+    pub fn serve(&self) -> Command {
+        let mut command = self.command(&["serve", ".", "--port", "0", "--log-json"]);
+        command.args(&self.args);
+        match &self.disk {
+            Some(disk) => disk.command(&command),
+            None => command,
+        }
+    }
+
     pub fn start(self) -> Server {
-        let mut command = self.command(&["serve", ".", "--port", "0", "--log-json", "--no-install"]);
-        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = self.serve();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");
         let log = Arc::new(Mutex::new(String::new()));
         let lines = follow(&mut child, log.clone());
@@ -242,8 +266,7 @@ impl Server {
     /// Kills it and starts it again on the same data.
     pub fn restart(mut self) -> Server {
         self.kill();
-        let empty = Setup { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new() };
-        let setup = std::mem::replace(&mut self.setup, empty);
+        let setup = std::mem::replace(&mut self.setup, Setup::empty());
         let mut server = setup.start();
         server.token.clone_from(&self.token);
         server

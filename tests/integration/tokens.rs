@@ -106,3 +106,12 @@ fn a_server_without_tokens_answers_programs_of_its_machine_only() {
     stream.write_all(b"GET /api/v1/runs HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").unwrap();
     assert_eq!(super::server::Answer::read(&mut stream).status, 403);
 }
+
+#[test]
+fn a_server_without_tokens_listens_to_its_machine_only() {
+    let setup = Setup::new(PROJECT);
+    let refused =
+        setup.command(&["serve", ".", "--no-install", "--port", "0", "--no-auth", "--host", "0.0.0.0"]).output();
+    let refused = super::support::Ran::new(refused.unwrap()).expect(2);
+    assert!(refused.stderr.contains("--no-auth goes with a loopback address only"), "{}", refused.stderr);
+}

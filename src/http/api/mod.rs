@@ -12,7 +12,7 @@ mod document;
 mod events;
 mod list;
 mod messages;
-mod reference;
+pub mod reference;
 pub mod request;
 mod runs;
 mod schema;

@@ -13,11 +13,29 @@ const METHODS: [&str; 4] = ["get", "post", "put", "delete"];
 
 pub async fn page() -> Html<&'static str> {
     static PAGE: LazyLock<String> = LazyLock::new(|| {
-        let openapi = serde_json::to_value(openapi()).expect("the document is plain data");
-        let Html(page) = whole(&Document(&openapi));
+        let body = html! {
+            a.skip href="#content" { "Skip to content" }
+            header.bar {
+                a.brand href="/runs" { "fnhost" }
+                nav aria-label="Main" {
+                    a href="/runs" { "Runs" }
+                    a href="/docs" { "Documentation" }
+                    a href="/api/v1/docs" aria-current="page" { "API" }
+                }
+                a.quiet href="/api/v1/openapi.json" { "openapi.json" }
+            }
+            (content())
+        };
+        let Html(page) = document("API", body);
         page
     });
     Html(&PAGE)
+}
+
+/// The reference, to be put into a page.
+pub fn content() -> Markup {
+    let openapi = serde_json::to_value(openapi()).expect("the document is plain data");
+    reference(&Document(&openapi))
 }
 
 /// An OpenAPI document as JSON.
@@ -81,42 +99,34 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn whole(openapi: &Document<'_>) -> Html<String> {
+fn reference(openapi: &Document<'_>) -> Markup {
     let tags: Vec<&Value> = openapi.0["tags"].as_array().into_iter().flatten().collect();
-    document(
-        "API",
-        html! {
-            header.bar {
-                a.brand href="/runs" { "fnhost" }
-                nav aria-label="Main" { a href="/runs" { "Runs" } a href="/api/v1/docs" aria-current="page" { "API" } }
-                a.quiet href="/api/v1/openapi.json" { "openapi.json" }
-            }
-            main.reference #content {
-                nav aria-label="Operations" {
-                    @for tag in &tags {
-                        strong { (text(&tag["name"])) }
-                        ul {
-                            @for operation in openapi.operations(text(&tag["name"])) {
-                                li { a href={ "#" (operation.id()) } { (text(&operation.value["summary"])) } }
-                            }
+    html! {
+        main.reference #content {
+            nav aria-label="Operations" {
+                @for tag in &tags {
+                    strong { (text(&tag["name"])) }
+                    ul {
+                        @for operation in openapi.operations(text(&tag["name"])) {
+                            li { a href={ "#" (operation.id()) } { (text(&operation.value["summary"])) } }
                         }
                     }
-                    @if openapi.schemas().is_some() { a href="#schemas" { strong { "schemas" } } }
                 }
-                div {
-                    h1 { "API" }
-                    (paragraphs(text(&openapi.0["info"]["description"])))
-                    @for tag in &tags {
-                        h2 #(text(&tag["name"])) { (text(&tag["name"])) }
-                        p.muted { (text(&tag["description"])) }
-                        @for one in openapi.operations(text(&tag["name"])) { (operation(openapi, &one)) }
-                    }
-                    h2 #schemas { "Schemas" }
-                    @for (name, schema) in openapi.schemas().into_iter().flatten() { (named_schema(name, schema)) }
-                }
+                @if openapi.schemas().is_some() { a href="#schemas" { strong { "schemas" } } }
             }
-        },
-    )
+            div {
+                h1 { "API" }
+                (paragraphs(text(&openapi.0["info"]["description"])))
+                @for tag in &tags {
+                    h2 #(text(&tag["name"])) { (text(&tag["name"])) }
+                    p.muted { (text(&tag["description"])) }
+                    @for one in openapi.operations(text(&tag["name"])) { (operation(openapi, &one)) }
+                }
+                h2 #schemas { "Schemas" }
+                @for (name, schema) in openapi.schemas().into_iter().flatten() { (named_schema(name, schema)) }
+            }
+        }
+    }
 }
 
 fn operation(openapi: &Document<'_>, operation: &Operation<'_>) -> Markup {

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,6 +15,7 @@ use super::list::List;
 use super::request::{Body, Id, Params, page, unprocessable};
 use super::tasks::TaskView;
 use crate::engine::RunRequest;
+use crate::http::delivery::traceparent;
 use crate::http::{App, Problem};
 use crate::model::{MessageId, Run, RunId, RunState, Timestamp};
 use crate::store::{Cancellation, RunDetail, RunFilter};
@@ -179,12 +180,16 @@ struct NewRun {
     request_body = NewRun,
     responses((status = 201, body = RunView, headers(("location" = String, description = "Where the run is."))))
 )]
-async fn start_run(State(app): State<App>, Body(new): Body<NewRun>) -> Result<impl IntoResponse, Problem> {
+async fn start_run(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Body(new): Body<NewRun>,
+) -> Result<impl IntoResponse, Problem> {
     let state = new.state.map(|state| state.get().to_owned());
     if state.as_ref().is_some_and(|state| !state.starts_with('{')) {
         return Err(unprocessable("`state` must be an object, such as {\"data\": {}}"));
     }
-    let request = RunRequest { workflow: new.workflow, state, traceparent: None };
+    let request = RunRequest { workflow: new.workflow, state, traceparent: traceparent(&headers) };
     let id = app.engine.start_run(request).await?;
     created(&app, id).await
 }

@@ -50,6 +50,7 @@ impl Page<'_> {
                         }
                     }
                     span.live #live role="status" {}
+                    a.quiet href="/docs" { "Docs" }
                     a.quiet href="/api/v1/docs" { "API" }
                     @if !self.person.id.is_empty() {
                         form method="post" action="/sign-out" {
@@ -60,14 +61,27 @@ impl Page<'_> {
                     }
                 }
                 main #content data-live=[live] { (content) }
-                footer { "Times are UTC" }
+                footer { "Times are UTC · " a href="/docs" { "Documentation" } }
             },
         )
     }
 }
 
-/// The frame of every page.
+/// The addresses of what a page loads.
+pub struct Loads {
+    pub style: String,
+    pub icon: String,
+    pub script: String,
+}
+
+/// The frame of every page of a server.
 pub fn document(title: &str, body: Markup) -> Html<String> {
+    let loads = Loads { style: STYLE.path(), icon: ICON.path(), script: LIVE.path() };
+    document_that_loads(&loads, title, body)
+}
+
+/// The frame of every page.
+pub fn document_that_loads(loads: &Loads, title: &str, body: Markup) -> Html<String> {
     let whole = html! {
         (DOCTYPE)
         html lang="en" {
@@ -76,9 +90,9 @@ pub fn document(title: &str, body: Markup) -> Html<String> {
                 title { (title) " · fnhost" }
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                link rel="icon" href=(ICON.path()) type="image/svg+xml";
-                link rel="stylesheet" href=(STYLE.path());
-                script src=(LIVE.path()) defer {}
+                link rel="icon" href=(loads.icon) type="image/svg+xml";
+                link rel="stylesheet" href=(loads.style);
+                script src=(loads.script) defer {}
             }
             body { (body) }
         }
@@ -92,7 +106,7 @@ pub fn problem(problem: &Problem) -> Html<String> {
     document(
         title,
         html! {
-            header.bar { a.brand href="/runs" { "fnhost" } }
+            header.bar { a.brand href="/runs" { "fnhost" } a.quiet href="/docs" { "Docs" } }
             main #content {
                 h1 { (title) }
                 @if let Some(detail) = problem.detail() { p { (sentence(detail)) } }

@@ -5,6 +5,7 @@
 //! twice. Whatever comes from a state or a log is text, never markup.
 
 mod assets;
+pub mod docs;
 mod json;
 pub mod layout;
 mod messages;
@@ -52,6 +53,7 @@ pub fn routes(app: &App) -> Router<App> {
         .merge(guarded(acting, Scope::Write))
         .route("/sign-in", get(session::form).post(session::sign_in))
         .route("/sign-out", post(session::sign_out))
+        .merge(docs::routes())
         .layer(from_fn(dress))
         .route("/assets/{name}", get(assets::serve))
 }

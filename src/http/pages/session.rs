@@ -56,8 +56,8 @@ pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Resp
 }
 
 fn with_cookie(app: &App, token: Option<&str>, next: &str) -> Response {
-    let secure =
-        app.config.tls_cert.is_some() || app.config.host_url.as_ref().is_some_and(|url| url.starts_with("https:"));
+    let secure = app.config.listen.tls_cert.is_some()
+        || app.config.host_url.as_ref().is_some_and(|url| url.starts_with("https:"));
     ([(header::SET_COOKIE, session_cookie(token, secure))], Redirect::to(next)).into_response()
 }
 
@@ -93,7 +93,7 @@ fn page(next: &str, refusal: Option<&str>) -> Html<String> {
                 }
                 p.muted #hint {
                     "The server printed a first token when it was started for the first time. More are made with "
-                    code { "fnhost token create" } "."
+                    code { "fnhost token create" } ". " a href="/docs" { "Documentation" }
                 }
             }
         },

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use super::job_function::JobFunction;
 pub use build::build;
 pub use disk::{load, store, to_bytes};
 pub use transform::{MODULE_PARAMETERS, SCRIPT_PARAMETERS, module_imports};
@@ -70,6 +71,9 @@ pub struct Footprint {
     pub modules: Vec<u32>,
 }
 
+/// Jobs that a pack keeps as functions. More are made anew now and then.
+const MOST_JOBS: usize = 1000;
+
 /// Adaptors prepared for fast loading, with the code caches of their modules.
 pub struct Pack {
     pub modules: Vec<Module>,
@@ -78,6 +82,8 @@ pub struct Pack {
     code: RwLock<HashMap<String, Arc<[u8]>>>,
     /// Not all of it is on disk.
     dirty: AtomicBool,
+    /// Jobs that were made functions, by the code of their modules.
+    jobs: Mutex<HashMap<String, Option<Arc<JobFunction>>>>,
     /// That of the last run, by which a warm isolate guesses what the next one will need.
     footprint: Mutex<Arc<Footprint>>,
 }
@@ -89,7 +95,27 @@ impl Pack {
         code: HashMap<String, Arc<[u8]>>,
         dirty: bool,
     ) -> Self {
-        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(dirty), footprint: Mutex::default() }
+        Self {
+            modules,
+            entries,
+            code: RwLock::new(code),
+            dirty: AtomicBool::new(dirty),
+            jobs: Mutex::default(),
+            footprint: Mutex::default(),
+        }
+    }
+
+    /// A compiled job as a function, if it can be one.
+    pub fn job(&self, code: &str) -> Option<Arc<JobFunction>> {
+        if let Some(known) = self.jobs.lock().expect("jobs").get(code) {
+            return known.clone();
+        }
+        let function = JobFunction::new(code, self).map(Arc::new);
+        let mut jobs = self.jobs.lock().expect("jobs");
+        if jobs.len() >= MOST_JOBS {
+            jobs.clear();
+        }
+        jobs.entry(code.to_owned()).or_insert(function).clone()
     }
 
     /// The pack as it would be if what lies in the directory `from` lay in `to`, as files of the time `modified`

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::rows::{self, Json};
-use crate::model::{Message, MessageId, RunId, Task, TaskInput, Timestamp};
-use crate::store::{Admitted, Intake, NewRun, Result, Tick};
+use crate::model::{Message, MessageId, Run, RunId, Task, TaskInput, TaskState, Timestamp};
+use crate::store::{Admitted, Intake, Lease, NewRun, Result, Tick};
 
 /// Bytes of payload in it: what it takes to write.
 pub fn size(intake: &Intake) -> usize {
@@ -31,7 +31,10 @@ pub fn admit(connection: &Connection, intake: &Intake) -> Result<Admitted> {
         return Ok(duplicate(connection, message)?);
     }
     for run in &intake.runs {
-        insert_run(connection, run)?;
+        insert_run(connection, run, intake.lease.as_ref())?;
+        if intake.message.is_none() {
+            use_message(connection, &run.run)?;
+        }
     }
     Ok(Admitted::New)
 }
@@ -48,6 +51,14 @@ fn advance(connection: &Connection, tick: &Tick) -> rusqlite::Result<bool> {
 pub fn last_tick(connection: &Connection, trigger: &str) -> rusqlite::Result<Option<Timestamp>> {
     let mut statement = connection.prepare_cached("SELECT scheduled_at FROM ticks WHERE trigger_name = ?1")?;
     statement.query_row([trigger], |row| row.get(0)).optional()
+}
+
+pub fn set_last_tick(connection: &Connection, trigger: &str, at: Timestamp) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO ticks (trigger_name, scheduled_at) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET scheduled_at = excluded.scheduled_at",
+    )?;
+    statement.execute(params![trigger, at]).map(drop)
 }
 
 fn any_open_run(connection: &Connection, runs: &[NewRun]) -> rusqlite::Result<bool> {
@@ -100,7 +111,7 @@ fn duplicate(connection: &Connection, message: &Message) -> rusqlite::Result<Adm
     Ok(Admitted::Duplicate { message: first, runs: runs.collect::<rusqlite::Result<Vec<(RunId, String)>>>()? })
 }
 
-fn insert_run(connection: &Connection, NewRun { run, tasks }: &NewRun) -> rusqlite::Result<()> {
+fn insert_run(connection: &Connection, NewRun { run, tasks }: &NewRun, lease: Option<&Lease>) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO runs (id, workflow, version, trigger_name, message, retry_of, state, priority, open_tasks, \
          created_at, started_at, finished_at, traceparent, failure)
@@ -122,11 +133,14 @@ fn insert_run(connection: &Connection, NewRun { run, tasks }: &NewRun) -> rusqli
         run.traceparent,
         run.failure.as_ref().map(Json),
     ])?;
-    if let Some(message) = run.message {
-        let mut claim = connection.prepare_cached("UPDATE messages SET in_use = 1 WHERE id = ?1 AND in_use = 0")?;
-        claim.execute([message])?;
-    }
-    insert_tasks(connection, tasks)
+    insert_tasks(connection, tasks, lease)
+}
+
+/// Marks the message that was kept before and now starts a run.
+fn use_message(connection: &Connection, run: &Run) -> rusqlite::Result<()> {
+    let Some(message) = run.message else { return Ok(()) };
+    let mut mark = connection.prepare_cached("UPDATE messages SET in_use = 1 WHERE id = ?1 AND in_use = 0")?;
+    mark.execute([message]).map(drop)
 }
 
 /// How many of the tasks have not ended.
@@ -134,17 +148,19 @@ pub fn open(tasks: &[Task]) -> usize {
     tasks.iter().filter(|task| !task.state.is_final()).count()
 }
 
-pub fn insert_tasks(connection: &Connection, tasks: &[Task]) -> rusqlite::Result<()> {
+/// `lease` is of those that are running already.
+pub fn insert_tasks(connection: &Connection, tasks: &[Task], lease: Option<&Lease>) -> rusqlite::Result<()> {
     for task in tasks {
-        insert_task(connection, task)?;
+        insert_task(connection, task, lease.filter(|_| task.state == TaskState::Running))?;
     }
     Ok(())
 }
 
-fn insert_task(connection: &Connection, task: &Task) -> rusqlite::Result<()> {
+fn insert_task(connection: &Connection, task: &Task, lease: Option<&Lease>) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO tasks (id, run, workflow, step, state, run_at, priority, attempts, input, input_attempt, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO tasks (id, run, workflow, step, state, run_at, priority, attempts, input, input_attempt, created_at, \
+         owner, lease_started, lease_until)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     let attempt = if let TaskInput::Output(attempt) = task.input { Some(attempt) } else { None };
     statement.execute(params![
@@ -159,6 +175,9 @@ fn insert_task(connection: &Connection, task: &Task) -> rusqlite::Result<()> {
         rows::input_kind(&task.input),
         attempt,
         task.created_at,
+        lease.map(|lease| &lease.owner),
+        lease.map(|lease| lease.started),
+        lease.map(|lease| lease.until),
     ])?;
     if let TaskInput::State(state) = &task.input {
         let mut statement = connection.prepare_cached("INSERT INTO task_states (task, state) VALUES (?1, ?2)")?;

@@ -51,6 +51,9 @@ const WORKFLOWS_IN_MEMORY: usize = 256;
 /// For so long one check answers for those that follow.
 const CHECK_HOLDS: Duration = Duration::from_secs(1);
 
+/// What a check writes: more than most messages, so that a disk is known to be full before they are refused.
+const PROBE_BYTES: u32 = 64 * 1024;
+
 /// Counting the queue takes time if it is long: then an answer holds for a multiple of what it took.
 const LONG_COUNT: Duration = Duration::from_millis(20);
 const COUNT_HOLDS: u32 = 20;
@@ -158,7 +161,7 @@ impl SqliteStore {
     async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        F: FnMut(&Connection) -> Result<T> + Send + 'static,
     {
         self.writer.execute(Admission::progress(0), work).await
     }
@@ -170,9 +173,9 @@ impl Drop for SqliteStore {
     }
 }
 
-/// Writes something, to find out whether that works.
+/// Writes something, to find out whether that works. Random, as SQLite does not write pages that did not change.
 fn probe(connection: &Connection) -> rusqlite::Result<()> {
-    connection.prepare_cached("UPDATE probe SET writes = writes + 1")?.execute([]).map(drop)
+    connection.prepare_cached("UPDATE probe SET ballast = randomblob(?1)")?.execute([PROBE_BYTES]).map(drop)
 }
 
 /// Bytes that a settlement writes.
@@ -187,7 +190,7 @@ fn size(settlement: &Settlement) -> usize {
             .sum(),
         _ => 0,
     };
-    settlement.output.as_ref().map_or(0, String::len) + settlement.log.len() + states
+    settlement.output.as_ref().map_or(0, |output| output.len()) + settlement.log.len() + states
 }
 
 #[async_trait]
@@ -249,7 +252,7 @@ impl Store for SqliteStore {
 
     async fn renew(&self, owner: &str, tasks: &[TaskId], lease_until: Timestamp) -> Result<Vec<TaskId>> {
         let (owner, tasks) = (owner.to_owned(), tasks.to_vec());
-        self.write(move |connection| Ok(queue::renew(connection, &owner, tasks, lease_until)?)).await
+        self.write(move |connection| Ok(queue::renew(connection, &owner, &tasks, lease_until)?)).await
     }
 
     async fn release(&self, owner: &str, tasks: &[TaskId]) -> Result<()> {
@@ -268,6 +271,11 @@ impl Store for SqliteStore {
     async fn last_tick(&self, trigger: &str) -> Result<Option<Timestamp>> {
         let trigger = trigger.to_owned();
         self.read(move |connection| Ok(intake::last_tick(connection, &trigger)?)).await
+    }
+
+    async fn set_last_tick(&self, trigger: &str, at: Timestamp) -> Result<()> {
+        let trigger = trigger.to_owned();
+        self.write(move |connection| Ok(intake::set_last_tick(connection, &trigger, at)?)).await
     }
 
     async fn cursor(&self, workflow: &str, step: &str) -> Result<Option<String>> {

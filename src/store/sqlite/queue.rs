@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::rows::{self, TASK_COLUMNS};
 use crate::model::{Priority, TaskId, TaskState, Timestamp};
-use crate::store::{Claim, Claimed, ClaimedTask, QueueDepth, Result, StoreError};
+use crate::store::{Claim, Claimed, ClaimedTask, Left, QueueDepth, Result, StoreError};
 
 /// When each workflow got a task for the last time, so that they take turns over many claims, too.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ pub fn claim(connection: &Connection, turns: &mut Turns, claim: &Claim) -> Resul
         .map(|workflow| Line {
             workflow: workflow.clone(),
             running: claim.running.get(workflow).copied().unwrap_or(0),
-            room: claim.allowance.get(workflow).copied().unwrap_or(usize::MAX),
+            room: claim.allowance.get(workflow).copied().unwrap_or(claim.otherwise),
             turn: turns.of(workflow),
             due: VecDeque::new(),
         })
@@ -78,7 +78,12 @@ pub fn claim(connection: &Connection, turns: &mut Turns, claim: &Claim) -> Resul
     for workflow in &workflows {
         next_due = [next_due, first_due_after(connection, workflow, claim.now)?].into_iter().flatten().min();
     }
-    Ok(Claimed { tasks, next_due })
+    let left = if tasks.len() >= claim.limit {
+        Left::Any
+    } else {
+        Left::Only(lines.into_iter().filter(|line| line.room == 0).map(|line| line.workflow).collect())
+    };
+    Ok(Claimed { tasks, next_due, left })
 }
 
 /// The next task of the workflow that has the fewest running, or that waited for its turn the longest.
@@ -193,7 +198,7 @@ pub fn void_leases(connection: &Connection) -> rusqlite::Result<()> {
 pub fn renew(
     connection: &Connection,
     owner: &str,
-    tasks: Vec<TaskId>,
+    tasks: &[TaskId],
     lease_until: Timestamp,
 ) -> rusqlite::Result<Vec<TaskId>> {
     let mut prolong = connection
@@ -201,7 +206,7 @@ pub fn renew(
     let mut kept = Vec::with_capacity(tasks.len());
     for task in tasks {
         if prolong.execute(params![task, owner, lease_until])? > 0 {
-            kept.push(task);
+            kept.push(*task);
         }
     }
     Ok(kept)

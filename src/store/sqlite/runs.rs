@@ -25,7 +25,7 @@ pub fn settle(connection: &Connection, settlement: &Settlement) -> Result<Settle
     }
     let opened = match &settlement.then {
         Then::Next { tasks, .. } => {
-            intake::insert_tasks(connection, tasks)?;
+            intake::insert_tasks(connection, tasks, settlement.lease.as_ref())?;
             rows::count(intake::open(tasks)) - 1
         }
         Then::Retry { .. } => return Ok(Settled::Open),
@@ -35,10 +35,15 @@ pub fn settle(connection: &Connection, settlement: &Settlement) -> Result<Settle
         }
         Then::Cancelled => -1,
     };
-    if change_open_tasks(connection, run, opened)? > 0 {
-        return Ok(Settled::Open);
+    if opened < 0
+        && let Some(state) = finish(connection, run, settlement.attempt.finished_at)?
+    {
+        return Ok(Settled::Finished(state));
     }
-    Ok(Settled::Finished(finish(connection, run, settlement.attempt.finished_at)?))
+    if opened != 0 {
+        change_open_tasks(connection, run, opened)?;
+    }
+    Ok(Settled::Open)
 }
 
 /// Moves the task on, if it is the owner's and this is its attempt: the run, the workflow and the step.
@@ -91,6 +96,9 @@ fn insert_attempt(
         let mut statement = connection.prepare_cached("INSERT INTO outputs (attempt, output) VALUES (?1, ?2)")?;
         statement.execute(params![key, output])?;
     }
+    if log.is_empty() {
+        return Ok(());
+    }
     let mut statement =
         connection.prepare_cached("INSERT INTO logs (attempt, finished_at, log) VALUES (?1, ?2, ?3)")?;
     statement.execute(params![key, attempt.finished_at, log])?;
@@ -116,37 +124,26 @@ fn note_failure(connection: &Connection, run: RunId, settlement: &Settlement) ->
     statement.execute(params![run, settlement.attempt.failure.as_ref().map(Json)]).map(drop)
 }
 
-/// How many tasks of the run are open now.
-fn change_open_tasks(connection: &Connection, run: RunId, by: i64) -> rusqlite::Result<i64> {
-    let mut statement =
-        connection.prepare_cached("UPDATE runs SET open_tasks = open_tasks + ?2 WHERE id = ?1 RETURNING open_tasks")?;
-    statement.query_row(params![run, by], |row| row.get(0))
+fn change_open_tasks(connection: &Connection, run: RunId, by: i64) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("UPDATE runs SET open_tasks = open_tasks + ?2 WHERE id = ?1")?;
+    statement.execute(params![run, by]).map(drop)
 }
 
-fn finish(connection: &Connection, run: RunId, now: Timestamp) -> rusqlite::Result<RunState> {
-    let mut ends =
-        connection.prepare_cached("SELECT max(state = 'dead'), max(state = 'cancelled') FROM tasks WHERE run = ?1")?;
-    let state = ends.query_row([run], |row| {
-        let (dead, cancelled): (bool, bool) = (row.get(0)?, row.get(1)?);
-        Ok(if dead {
-            RunState::Failed
-        } else if cancelled {
-            RunState::Cancelled
-        } else {
-            RunState::Completed
-        })
-    })?;
+/// Ends the run with the last of its open tasks; None: it has others.
+fn finish(connection: &Connection, run: RunId, now: Timestamp) -> rusqlite::Result<Option<RunState>> {
     // A failure that was cleared, as someone sent another task of the run on its way again, is still that of the tasks
     // that stayed dead.
     let mut finish = connection.prepare_cached(
-        "UPDATE runs SET state = ?2, finished_at = ?3, failure = coalesce(failure, (
-           SELECT attempts.failure FROM tasks JOIN attempts ON attempts.task = tasks.id
-           WHERE tasks.run = ?1 AND tasks.state = 'dead' AND attempts.failure IS NOT NULL
-           ORDER BY attempts.seq DESC LIMIT 1))
-         WHERE id = ?1",
+        "UPDATE runs SET open_tasks = 0, finished_at = ?2,
+           state = (SELECT CASE WHEN max(state = 'dead') THEN 'failed' WHEN max(state = 'cancelled') THEN 'cancelled'
+             ELSE 'completed' END FROM tasks WHERE run = ?1),
+           failure = coalesce(failure, (
+             SELECT attempts.failure FROM tasks JOIN attempts ON attempts.task = tasks.id
+             WHERE tasks.run = ?1 AND tasks.state = 'dead' AND attempts.failure IS NOT NULL
+             ORDER BY attempts.seq DESC LIMIT 1))
+         WHERE id = ?1 AND open_tasks = 1 RETURNING state",
     )?;
-    finish.execute(params![run, state, now])?;
-    Ok(state)
+    finish.query_row(params![run, now], |row| row.get(0)).optional()
 }
 
 pub fn cancel(connection: &Connection, run: RunId, now: Timestamp) -> Result<Cancellation> {

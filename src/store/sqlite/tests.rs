@@ -128,6 +128,7 @@ async fn opening_ends_all_leases() {
         lease_until: Timestamp::from_micros(i64::MAX),
         limit: 1,
         allowance: HashMap::new(),
+        otherwise: usize::MAX,
         running: HashMap::new(),
     };
     let home = TempDir::new().unwrap();
@@ -241,10 +242,12 @@ async fn another_programs_lock_is_waited_out_or_reported() {
 async fn hold(store: &Arc<SqliteStore>) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<Result<()>>) {
     let (go_on, wait) = channel::<()>();
     let (started, running) = tokio::sync::oneshot::channel();
-    let store = store.clone();
+    let (store, mut started) = (store.clone(), Some(started));
     let held = tokio::spawn(async move {
         store
             .write(move |_| {
+                // Done once more with the batch, if another operation in it fails.
+                let Some(started) = started.take() else { return Ok(()) };
                 let _ = started.send(());
                 wait.recv().map_err(|error| StoreError::Broken(error.to_string()))
             })

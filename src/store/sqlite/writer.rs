@@ -1,9 +1,12 @@
 //! The one thread that writes, and its group commit.
 //!
 //! A commit that survives a power failure costs a sync of the disk, and a disk syncs some hundred or thousand times a
-//! second. So operations queue up while one sync is under way, and share the next: one transaction for all that wait,
-//! each in a savepoint of its own, so that one that fails takes back its own writes only. Nobody gets an answer before
-//! the commit.
+//! second. So operations queue up while one sync is under way, and share the next: one transaction for all that wait.
+//! Nobody gets an answer before the commit.
+//!
+//! An operation that fails must take back its own writes only. A savepoint for each would see to that, at the price of a
+//! copy of every page that it touches. As hardly any fails, a batch is tried without, and if one fails all of them are
+//! taken back and done once more, each in a savepoint of its own. So operations must bear being done twice.
 //!
 //! The thread outlives everything but its store: an operation that panics, a full disk, a lock that another program
 //! holds. It answers with the error and takes the next batch, so the store works again as soon as the cause is gone.
@@ -125,13 +128,13 @@ impl Writer {
     pub async fn execute<T, F>(&self, admission: Admission, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        F: FnMut(&Connection) -> Result<T> + Send + 'static,
     {
         let places = (1 + admission.bytes / BYTES_PER_PLACE).min(self.capacity) as u32;
         let place = tokio::time::timeout(admission.patience, self.places.clone().acquire_many_owned(places));
         let place = place.await.map_err(|_| StoreError::Overloaded)?.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
-        let operation = Box::new(Pending { work: Some(work), result: None, reply });
+        let operation = Box::new(Pending { work, result: None, reply });
         self.send(Queued { operation, _place: place })?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -167,14 +170,14 @@ struct Queued {
 
 /// Work whose type of result the writer need not know.
 trait Operation: Send {
-    /// Does the work. An error: take it back.
+    /// Does the work, perhaps once more: what was done before was taken back. An error: take it back.
     fn perform(&mut self, connection: &Connection) -> Result<()>;
     /// Tells the result, or why it is not kept.
     fn answer(self: Box<Self>, committed: Result<()>);
 }
 
 struct Pending<T, F> {
-    work: Option<F>,
+    work: F,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
@@ -182,11 +185,11 @@ struct Pending<T, F> {
 impl<T, F> Operation for Pending<T, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> Result<T> + Send,
+    F: FnMut(&Connection) -> Result<T> + Send,
 {
     fn perform(&mut self, connection: &Connection) -> Result<()> {
-        let Some(work) = self.work.take() else { return Ok(()) };
-        // The savepoint takes back whatever a panic left half-done in the database.
+        let work = &mut self.work;
+        // Whatever a panic left half-done in the database is taken back.
         let result = catch_unwind(AssertUnwindSafe(|| work(connection)))
             .unwrap_or_else(|_| Err(StoreError::Broken("an operation panicked; this is a bug in fnhost".into())));
         self.result.insert(result).as_ref().map(drop).map_err(StoreError::clone)
@@ -223,16 +226,17 @@ impl Worker {
 
     fn commit_batch(&self, first: Queued) {
         let mut batch = Vec::with_capacity(self.batch);
-        let committed = match self.connection.execute_batch("BEGIN IMMEDIATE") {
-            Ok(()) => self.perform_all(first, &mut batch).and_then(|()| self.commit(batch.len())),
+        let performed = match self.begin() {
+            Ok(()) => self.perform_all(first, &mut batch).or_else(|_| self.perform_again(&mut batch)),
             Err(error) => {
                 // All that wait would meet the same.
                 batch.push(first);
                 batch.extend(self.receiver.try_iter());
                 self.gauges.queued.fetch_sub(batch.len(), Relaxed);
-                Err(error.into())
+                Err(error)
             }
         };
+        let committed = performed.and_then(|()| self.commit(batch.len()));
         if let Err(error) = &committed {
             tracing::warn!(%error, operations = batch.len(), "the store could not commit");
             self.roll_back();
@@ -242,13 +246,18 @@ impl Worker {
         }
     }
 
-    /// Performs `first` and what waits behind it. An error: the whole transaction is gone.
+    fn begin(&self) -> Result<()> {
+        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(())
+    }
+
+    /// Performs `first` and what waits behind it, until one fails.
     fn perform_all(&self, first: Queued, batch: &mut Vec<Queued>) -> Result<()> {
         let started = Instant::now();
         let mut next = Some(first);
         while let Some(mut queued) = next {
             self.gauges.queued.fetch_sub(1, Relaxed);
-            let performed = self.perform(&mut *queued.operation);
+            let performed = queued.operation.perform(&self.connection);
             batch.push(queued);
             performed?;
             let full = batch.len() >= self.batch || started.elapsed() >= BATCH_TIME;
@@ -257,16 +266,20 @@ impl Worker {
         Ok(())
     }
 
-    fn perform(&self, operation: &mut dyn Operation) -> Result<()> {
+    /// Takes back what was done, and performs each so that those that fail leave the others be. An error: the whole
+    /// transaction is gone.
+    fn perform_again(&self, batch: &mut [Queued]) -> Result<()> {
+        self.roll_back();
+        self.begin()?;
         let connection = &self.connection;
-        connection.prepare_cached("SAVEPOINT operation")?.execute([])?;
-        match operation.perform(connection) {
-            Ok(()) => {
-                connection.prepare_cached("RELEASE operation")?.execute([])?;
+        for queued in batch {
+            connection.execute_batch("SAVEPOINT operation")?;
+            match queued.operation.perform(connection) {
+                Ok(()) => connection.execute_batch("RELEASE operation")?,
+                // A full disk, for one, makes SQLite roll back the whole transaction.
+                Err(error) if connection.is_autocommit() => return Err(error),
+                Err(_) => connection.execute_batch("ROLLBACK TO operation; RELEASE operation")?,
             }
-            // A full disk, for one, makes SQLite roll back the whole transaction.
-            Err(error) if connection.is_autocommit() => return Err(error),
-            Err(_) => connection.execute_batch("ROLLBACK TO operation; RELEASE operation")?,
         }
         Ok(())
     }

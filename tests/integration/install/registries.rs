@@ -1,7 +1,10 @@
 //! Reaching registries: configuration, logins, certificates, stumbling servers, no network at all.
 
+use serde_json::json;
+
 use super::fake_registry::{FakeRegistry, Mishap, Package, metadata_path};
 use super::{Machine, Outcome, check_tree, files, manifest, resolve};
+use crate::server::Setup;
 
 #[test]
 fn a_private_scope_is_reached_with_its_token_and_nothing_else_sees_it() {
@@ -91,6 +94,37 @@ fn the_certificates_of_a_run_are_those_of_its_install_too() {
     };
     run(&[]).failed_with(&["cannot install hello@latest", "cannot reach"]);
     assert!(run(&["--cafile", "ca.pem"]).succeeded().stdout.contains("\"hello\""));
+}
+
+#[test]
+fn the_certificates_of_a_server_are_those_of_its_installs_and_its_jobs() {
+    let (registry, pem) = FakeRegistry::start_tls();
+    let files = vec![(
+        "package/index.js",
+        "exports.hello = url => async state => ({ ...state, said: await (await fetch(url)).text() });",
+    )];
+    registry.publish("@openfn/language-hello", "1.0.0", Package { files, ..Default::default() });
+    registry.answer("/word", b"hello");
+    let project = format!(
+        "
+jobs:
+  greet: {{ adaptor: hello, trigger: any, expression: 'hello(\"{}/word\")' }}
+triggers:
+  any: {{ criteria: {{}} }}
+",
+        registry.origin()
+    );
+    let setup = Setup::empty();
+    let cache = setup.path("cache").display().to_string();
+    let server = setup
+        .env("XDG_CACHE_HOME", &cache)
+        .file("project.yaml", &project)
+        .file(".npmrc", &format!("registry={}\n", registry.origin()))
+        .file("ca.pem", &pem)
+        .args(&["--cafile", "ca.pem"])
+        .start();
+    let run = server.run_in(&server.send_one(&json!({})), "completed");
+    assert_eq!(server.output(&run, "greet")["said"], "hello");
 }
 
 #[test]

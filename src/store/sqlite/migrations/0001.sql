@@ -155,6 +155,6 @@ CREATE TABLE tokens (
 -- Written to find out whether writing works.
 CREATE TABLE probe (
   one INTEGER PRIMARY KEY CHECK (one = 1),
-  writes INTEGER NOT NULL
+  ballast BLOB NOT NULL
 ) STRICT;
-INSERT INTO probe VALUES (1, 0);
+INSERT INTO probe VALUES (1, x'');
