@@ -157,7 +157,8 @@ impl Plan {
         let store = Path::new(PACKAGES);
         let siblings = self.packages.values().flat_map(|package| {
             let directory = store.join(&package.directory).join("node_modules");
-            let link = move |(alias, id): (&String, &PackageId)| (directory.join(alias), self.link_from_sibling(alias, id));
+            let link =
+                move |(alias, id): (&String, &PackageId)| (directory.join(alias), self.link_from_sibling(alias, id));
             package.dependencies.iter().map(link)
         });
         let hoisted = self.hoisted().into_iter().map(|(name, target)| (store.join(HOISTED).join(name), target));

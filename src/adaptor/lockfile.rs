@@ -94,7 +94,8 @@ impl Lockfile {
         atomic::replace_file(path, text.as_bytes()).map_err(|source| LockfileError::Write { path: path.into(), source })
     }
 
-    fn to_text(&self) -> String {
+    /// The lockfile as it stands on disk.
+    pub fn to_text(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("a lockfile is plain data");
         text.push('\n');
         text
@@ -120,6 +121,15 @@ impl Lockfile {
                 .max_by(|a, b| a.1.version.cmp(&b.1.version))
                 .map(|(id, _)| id)
         })
+    }
+
+    /// What of the lock these specs need, and no more; None if it lacks one of them.
+    pub fn part(&self, specs: &[AdaptorSpec]) -> Option<Self> {
+        let request = |spec: &AdaptorSpec| Some((spec.to_string(), self.resolve(spec)?.clone()));
+        let requests = specs.iter().map(request).collect::<Option<_>>()?;
+        let mut part = Self { requests, ..self.clone() };
+        part.forget_unreachable();
+        Some(part)
     }
 
     /// Drops the packages that no request leads to any more.

@@ -2,18 +2,25 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
 use walkdir::WalkDir;
 
 use super::layer::Tree;
 use super::{ImageError, PROJECT, SBOM};
 use crate::adaptor::layout::Plan;
+use crate::adaptor::lockfile::Lockfile;
 
-/// The layer: the packages of `plan` as they lie in `modules`, packs by the names of their files, and the SBOM.
+/// The layer: the packages that `lock` names as they lie in `modules`, packs by the names of their files, and the SBOM.
 ///
 /// The links are those of the plan and not those on disk, where there may be others.
-pub fn tree(plan: &Plan, modules: &Path, packs: Vec<(String, Bytes)>, sbom: String) -> Result<Tree, ImageError> {
+pub fn tree(
+    lock: &Lockfile,
+    plan: &Plan,
+    modules: &Path,
+    packs: Vec<(String, Vec<u8>)>,
+    sbom: String,
+) -> Result<Tree, ImageError> {
     let mut tree = Tree::default();
+    tree.file(Path::new(PROJECT).join("fnhost.lock"), lock.to_text());
     let inside = Path::new(PROJECT).join("node_modules");
     for (_, dir, _) in plan.packages() {
         add_files(&mut tree, &modules.join(&dir), &inside.join(&dir))?;

@@ -17,13 +17,13 @@ use super::layer::Tree;
 const MARK: &str = "oci-layout";
 
 /// Writes one tar for `docker load`, `podman load` and `skopeo copy`.
-pub fn write_tar(image: &Image, name: &str, created: u64, to: impl Write) -> io::Result<()> {
+pub fn write_tar(image: &Image, name: &str, to: impl Write) -> io::Result<()> {
     let mut tree = Tree::default();
     for (path, bytes) in files(image, name) {
         tree.file(path, bytes);
     }
     tree.file("manifest.json", docker_manifest(image, name));
-    tree.write(created, to)
+    tree.write(to)
 }
 
 /// Writes a layout into a directory: one that is new, empty, or a layout already, whose blobs stay.

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -74,9 +74,9 @@ pub fn digest(bytes: &[u8]) -> String {
 }
 
 /// Compresses a tree, or takes what was kept of it.
-pub fn compress(tree: &Tree, modified: u64, compression: Compression, cache: Option<&Cache>) -> io::Result<Blob> {
+pub fn compress(tree: &Tree, compression: Compression, cache: Option<&Cache>) -> io::Result<Blob> {
     let mut tar = Counted { to: io::sink(), hash: Sha256::new(), bytes: 0 };
-    tree.write(modified, &mut tar)?;
+    tree.write(&mut tar)?;
     let kept = cache.and_then(|cache| cache.get(&tar.digest(), compression));
     if let Some(bytes) = kept {
         let digest = digest(&bytes);
@@ -88,11 +88,11 @@ pub fn compress(tree: &Tree, modified: u64, compression: Compression, cache: Opt
             let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
             encoder.multithread(threads as u32)?;
             encoder.include_checksum(true)?;
-            through(tree, modified, encoder, zstd::Encoder::finish)?
+            through(tree, encoder, zstd::Encoder::finish)?
         }
         Method::Gzip => {
             let encoder = GzEncoder::new(Vec::new(), flate2::Compression::new(compression.level));
-            through(tree, modified, encoder, GzEncoder::finish)?
+            through(tree, encoder, GzEncoder::finish)?
         }
     };
     let blob = Blob { digest: digest(&bytes), bytes: bytes.into(), diff_id, unpacked, cached: false };
@@ -106,12 +106,11 @@ pub fn compress(tree: &Tree, modified: u64, compression: Compression, cache: Opt
 /// The tree's tar as the encoder leaves it, and the digest and length of the tar that went in.
 fn through<E: Write>(
     tree: &Tree,
-    modified: u64,
     encoder: E,
     finish: impl FnOnce(E) -> io::Result<Vec<u8>>,
 ) -> io::Result<(Vec<u8>, String, u64)> {
     let mut tar = Counted { to: encoder, hash: Sha256::new(), bytes: 0 };
-    tree.write(modified, &mut tar)?;
+    tree.write(&mut tar)?;
     let (diff_id, unpacked) = (tar.digest(), tar.bytes);
     Ok((finish(tar.to)?, diff_id, unpacked))
 }
@@ -228,10 +227,10 @@ mod tests {
     #[test]
     fn both_ways_give_back_the_tar_that_they_name() {
         let mut tar = Vec::new();
-        tree().write(0, &mut tar).unwrap();
+        tree().write(&mut tar).unwrap();
         for method in [Method::Zstd, Method::Gzip] {
             let compression = Compression { method, level: method.usual_level() };
-            let blob = compress(&tree(), 0, compression, None).unwrap();
+            let blob = compress(&tree(), compression, None).unwrap();
             let mut back = Vec::new();
             match method {
                 Method::Zstd => zstd::stream::copy_decode(&blob.bytes[..], &mut back).unwrap(),
@@ -248,7 +247,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(dir.path().join("images"));
         let compression = Compression { method: Method::Zstd, level: 3 };
-        let make = || compress(&tree(), 0, compression, Some(&cache)).unwrap();
+        let make = || compress(&tree(), compression, Some(&cache)).unwrap();
         let first = make();
         assert!(!first.cached);
         let second = make();

@@ -42,8 +42,10 @@ pub fn config(settings: &Settings, layers: &[(&str, &Blob)]) -> Vec<u8> {
     environment.extend(own.iter().map(|(name, value)| (*name, value.as_str())));
     environment.extend(settings.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let environment: Vec<String> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let history: Vec<Value> =
-        layers.iter().map(|(what, _)| json!({ "created": created, "created_by": format!("fnhost image: {what}") })).collect();
+    let history: Vec<Value> = layers
+        .iter()
+        .map(|(what, _)| json!({ "created": created, "created_by": format!("fnhost image: {what}") }))
+        .collect();
     let seconds = |count: u64| count * 1_000_000_000;
     let config = json!({
         "created": created,
@@ -95,7 +97,7 @@ pub fn descriptor(media_type: &str, digest: &str, size: usize) -> Value {
 }
 
 /// RFC 3339, in UTC.
-pub fn timestamp(seconds: u64) -> String {
+fn timestamp(seconds: u64) -> String {
     let time = i64::try_from(seconds).ok().and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0));
     time.unwrap_or_default().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }

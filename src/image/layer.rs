@@ -15,6 +15,10 @@ use tar::{EntryType, Header};
 pub const USER: u64 = 65532;
 const ROOT: u64 = 0;
 
+/// When all files were last changed, in seconds since 1970: an image may say when it was made, its layers may not, or a
+/// registry would get all of them anew with each.
+pub const MODIFIED: u64 = 0;
+
 /// Paths in the image, without the `/` that they begin with, and what is there.
 #[derive(Debug, Default)]
 pub struct Tree(BTreeMap<PathBuf, Node>);
@@ -86,12 +90,12 @@ impl Tree {
         self.0.values().filter(|node| matches!(node.kind, Kind::File(_))).count()
     }
 
-    /// Writes the tree as a tar with all times set to `modified` (seconds since 1970).
-    pub fn write(&self, modified: u64, to: impl Write) -> io::Result<()> {
+    /// Writes the tree as a tar.
+    pub fn write(&self, to: impl Write) -> io::Result<()> {
         let mut tar = tar::Builder::new(to);
         for (path, node) in &self.0 {
             let mut header = Header::new_gnu();
-            header.set_mtime(modified);
+            header.set_mtime(MODIFIED);
             header.set_mode(node.mode);
             header.set_uid(node.owner);
             header.set_gid(node.owner);
@@ -158,7 +162,7 @@ mod tests {
         let deep = format!("/opt/{}/file", "long-name/".repeat(20));
         tree.file(&deep, "deep");
         let mut bytes = Vec::new();
-        tree.write(7, &mut bytes).unwrap();
+        tree.write(&mut bytes).unwrap();
         let mut archive = tar::Archive::new(&bytes[..]);
         let entries: Vec<(String, u32, u64, u64)> = archive
             .entries()
@@ -175,7 +179,7 @@ mod tests {
         assert_eq!(paths[..2], ["data/", "opt/"]);
         assert_eq!(paths[paths.len() - 4..], ["usr/", "usr/bin/", "usr/bin/a", "usr/bin/b"]);
         assert!(paths.contains(&&deep[1..]));
-        assert_eq!(entries[0], ("data/".into(), 0o700, USER, 7));
-        assert!(entries.iter().skip(1).all(|entry| entry.2 == 0 && entry.3 == 7));
+        assert_eq!(entries[0], ("data/".into(), 0o700, USER, MODIFIED));
+        assert!(entries.iter().skip(1).all(|entry| entry.2 == 0 && entry.3 == MODIFIED));
     }
 }

@@ -12,7 +12,10 @@ use serde_json::Value;
 #[derive(Clone, PartialEq, Eq)]
 pub enum Login {
     Anonymous,
-    Password { user: String, password: String },
+    Password {
+        user: String,
+        password: String,
+    },
     /// One that the registry takes as it is.
     Token(String),
 }
@@ -120,7 +123,10 @@ mod tests {
         let auth = |text: &str| json!({ "auth": BASE64.encode(text) });
         assert!(from_entry(&auth("jo:p:ss")) == password("jo", "p:ss"));
         assert!(from_entry(&json!({ "username": "jo", "password": "pass" })) == password("jo", "pass"));
-        assert!(from_entry(&json!({ "registrytoken": "t", "auth": BASE64.encode("jo:") })) == Some(Login::Token("t".into())));
+        assert!(
+            from_entry(&json!({ "registrytoken": "t", "auth": BASE64.encode("jo:") }))
+                == Some(Login::Token("t".into()))
+        );
         assert!(from_entry(&auth("no colon")).is_none());
         assert!(from_entry(&json!({})).is_none());
         assert_eq!(names("docker.io").last().map(String::as_str), Some(DOCKER_HUB));

@@ -20,7 +20,8 @@ pub mod login;
 pub mod push;
 pub mod sbom;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -33,6 +34,29 @@ pub const PROGRAM: &str = "/usr/bin/fnhost";
 pub const PROJECT: &str = "/project";
 pub const DATA: &str = "/data";
 pub const SBOM: &str = "/usr/share/fnhost/sbom.cdx.json";
+
+/// What people call something, as the name of an image: letters, digits and hyphens.
+pub fn image_name(text: &str) -> String {
+    let text = text.to_ascii_lowercase();
+    let parts: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() { "project".into() } else { parts.join("-") }
+}
+
+/// The layer of the project's files, given as path and text.
+pub fn project_layer(files: &BTreeMap<PathBuf, String>) -> Tree {
+    let mut tree = Tree::default();
+    for (path, text) in files {
+        tree.file(Path::new(PROJECT).join(path), text.clone());
+    }
+    tree
+}
+
+/// The layer of the program.
+pub fn program_layer(program: Vec<u8>) -> Tree {
+    let mut tree = Tree::default();
+    tree.program(PROGRAM, program);
+    tree
+}
 
 /// An image that is ready to be written.
 #[derive(Debug)]
@@ -76,7 +100,7 @@ impl Image {
     ) -> Result<Self, ImageError> {
         let mut layers = Vec::with_capacity(trees.len());
         for (what, tree) in trees {
-            let blob = compress::compress(tree, settings.created, compression, cache)?;
+            let blob = compress::compress(tree, compression, cache)?;
             layers.push(Layer { what, files: tree.files(), blob });
         }
         let named: Vec<(&str, &Blob)> = layers.iter().map(|layer| (layer.what, &layer.blob)).collect();

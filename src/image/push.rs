@@ -74,6 +74,10 @@ impl Destination {
         Ok(Self { reference, client, login })
     }
 
+    pub fn registry(&self) -> &str {
+        self.reference.registry()
+    }
+
     /// Uploads the blobs that are not there, and then the manifest, which makes them an image.
     pub async fn push(&self, image: &Image) -> Result<Pushed, PushError> {
         let registry = self.reference.resolve_registry();
@@ -125,7 +129,9 @@ fn failure(registry: &str, error: &OciDistributionError) -> PushError {
         OciDistributionError::AuthenticationFailure(_) | OciDistributionError::UnauthorizedError { .. } => {
             PushError::Login { registry }
         }
-        OciDistributionError::RequestError(error) if error.status().is_some_and(|status| status == 401 || status == 403) => {
+        OciDistributionError::RequestError(error)
+            if error.status().is_some_and(|status| status == 401 || status == 403) =>
+        {
             PushError::Login { registry }
         }
         OciDistributionError::RequestError(error) if error.is_connect() => {

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::base::Library;
-use super::config::timestamp;
 use crate::adaptor::layout::{Plan, PlannedPackage};
 
 /// Every version and checksum.
@@ -22,7 +21,7 @@ const CRATES: &str = include_str!("crates.tsv");
 const V8_CRATE: &str = include_str!("../../vendor/v8/VERSION");
 
 /// The document, as JSON text. `modules` is the directory that shows `plan`.
-pub fn document(name: &str, libraries: &[Library], plan: &Plan, modules: &Path, created: u64) -> String {
+pub fn document(name: &str, libraries: &[Library], plan: &Plan, modules: &Path) -> String {
     let mut components = crates();
     components.push(v8());
     components.extend(libraries.iter().map(library));
@@ -33,7 +32,6 @@ pub fn document(name: &str, libraries: &[Library], plan: &Plan, modules: &Path, 
         "specVersion": "1.6",
         "version": 1,
         "metadata": {
-            "timestamp": timestamp(created),
             "tools": { "components": [{ "type": "application", "name": "fnhost", "version": env!("CARGO_PKG_VERSION") }] },
             "component": { "type": "container", "bom-ref": "image", "name": name },
         },
@@ -191,7 +189,9 @@ mod tests {
 
     #[test]
     fn licences_are_expressions_where_they_can_be() {
-        for text in ["MIT", "MIT OR Apache-2.0", "(MIT OR Apache-2.0) AND Unicode-3.0", "Apache-2.0 WITH LLVM-exception"] {
+        for text in
+            ["MIT", "MIT OR Apache-2.0", "(MIT OR Apache-2.0) AND Unicode-3.0", "Apache-2.0 WITH LLVM-exception"]
+        {
             assert_eq!(licences(text), json!([{ "expression": text }]));
         }
         for text in ["SEE LICENSE IN LICENSE.md", "MIT Apache-2.0", "UNLICENSED, really"] {

@@ -169,7 +169,8 @@ impl Host {
         if outcome.error.is_some() {
             pack.forget_code();
         }
-        let bytes = pack::to_bytes(&pack).map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
+        let bytes = pack::to_bytes(&pack)
+            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
         Ok(Some((format!("{}.pack", file_name(&key)), bytes)))
     }
 

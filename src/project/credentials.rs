@@ -57,7 +57,8 @@ impl Credentials {
     }
 }
 
-const NOTATIONS: &str = "its names and values as a mapping, `file://` and a path, or ${NAME} for a variable that holds it";
+const NOTATIONS: &str =
+    "its names and values as a mapping, `file://` and a path, or ${NAME} for a variable that holds it";
 
 /// What becomes `state.configuration`; None if it is not in the project.
 fn value(node: &Node, what: &str, reader: &mut Reader, files: &mut Files, variables: Variables) -> Option<Value> {
@@ -129,13 +130,7 @@ pub(super) fn is_reference(text: &str) -> bool {
 }
 
 /// A credential that a variable holds as a whole, as JSON or YAML.
-fn from_variable(
-    node: &Node,
-    what: &str,
-    reader: &mut Reader,
-    files: &Files,
-    variables: Variables,
-) -> Option<Value> {
+fn from_variable(node: &Node, what: &str, reader: &mut Reader, files: &Files, variables: Variables) -> Option<Value> {
     let Value::String(text) = expanded(node, what, reader, variables) else { return None };
     if text.is_empty() && files.without_secrets {
         return None;

@@ -40,7 +40,14 @@ impl Files {
             );
         };
         let looked_at = Snapshot::default();
-        Ok(Self { dir: dir.to_owned(), root, looked_at, parts: BTreeSet::new(), secret: BTreeSet::new(), without_secrets })
+        Ok(Self {
+            dir: dir.to_owned(),
+            root,
+            looked_at,
+            parts: BTreeSet::new(),
+            secret: BTreeSet::new(),
+            without_secrets,
+        })
     }
 
     /// A path as messages show it.

@@ -260,7 +260,8 @@ fn keep_secret(node: &yaml::Node, section: &Range<usize>, source: &mut Source) {
 
 /// The variables that the project's `.env` sets. What is wrong with the file is told when the project is read.
 pub fn dotenv(dir: &Path) -> BTreeMap<String, String> {
-    Files::new(dir, true).map_or_else(|_| BTreeMap::new(), |mut files| read_dotenv(&mut files, &mut Problems::default()))
+    Files::new(dir, true)
+        .map_or_else(|_| BTreeMap::new(), |mut files| read_dotenv(&mut files, &mut Problems::default()))
 }
 
 fn read_dotenv(files: &mut Files, problems: &mut Problems) -> BTreeMap<String, String> {

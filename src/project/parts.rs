@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::problem::{Problem, Problems, Source, quoted};
 use super::yaml::{self, Kind, Node};
-use super::{Broken, Environment, Loaded, PROJECT_FILES, Project, credentials};
+use super::{Broken, Environment, Inline, Loaded, PROJECT_FILES, Project, credentials};
 use crate::config::SETTINGS_FILE;
 
 /// A project, and what it is made of.
@@ -22,6 +22,8 @@ use crate::config::SETTINGS_FILE;
 pub struct Parts {
     pub project: Project,
     pub warnings: Vec<Problem>,
+    /// As in [`Loaded`].
+    pub inline: BTreeMap<String, Inline>,
     /// Path in the project → text.
     pub files: BTreeMap<PathBuf, String>,
     /// Files with credentials, which are not among them.
@@ -43,12 +45,13 @@ impl Project {
     /// The project in `dir`, for those who may not have its secrets. Variables and files with credentials need not be
     /// there.
     pub fn parts(dir: &Path, environment: Environment<'_>) -> Result<Parts, Broken> {
-        let Loaded { project, warnings, files: snapshot, parts: names, secret, .. } =
+        let Loaded { project, warnings, inline, files: snapshot, parts: names, secret } =
             Self::load_with(dir, environment, true)?;
         let mut problems = Problems { errors: Vec::new(), warnings };
         let mut parts = Parts {
             project,
             warnings: Vec::new(),
+            inline,
             files: BTreeMap::new(),
             secret_files: BTreeSet::new(),
             variables: BTreeSet::new(),
@@ -160,7 +163,8 @@ fn complaint(key: &str, node: &Node) -> Option<String> {
         Value::Number(_) => !is_public(key, ""),
         _ => false,
     };
-    is_secret.then(|| format!("{} is written into the project, so everyone who gets its files could read it", quoted(key)))
+    is_secret
+        .then(|| format!("{} is written into the project, so everyone who gets its files could read it", quoted(key)))
 }
 
 /// The scalars in the credentials of a project file, each with the key that it stands at. What names a file is none.
@@ -204,9 +208,31 @@ fn without_defaults(text: &str) -> String {
 fn is_public(key: &str, value: &str) -> bool {
     const SECRET: [&str; 7] = ["pass", "secret", "token", "key", "hook", "private", "auth"];
     const PUBLIC: [&str; 25] = [
-        "url", "uri", "host", "hostname", "server", "domain", "endpoint", "port", "user", "username", "email", "database",
-        "dbname", "schema", "region", "bucket", "version", "tenant", "project", "projectid", "clientid", "environment",
-        "protocol", "scope", "ssl",
+        "url",
+        "uri",
+        "host",
+        "hostname",
+        "server",
+        "domain",
+        "endpoint",
+        "port",
+        "user",
+        "username",
+        "email",
+        "database",
+        "dbname",
+        "schema",
+        "region",
+        "bucket",
+        "version",
+        "tenant",
+        "project",
+        "projectid",
+        "clientid",
+        "environment",
+        "protocol",
+        "scope",
+        "ssl",
     ];
     let key: String = key.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let by_name = !SECRET.iter().any(|part| key.contains(part)) && PUBLIC.iter().any(|part| key.ends_with(part));
@@ -231,7 +257,11 @@ fn variable_for(key: &str) -> String {
     }
     let name = name.to_ascii_uppercase();
     // A name of one letter or a digit in front says nothing.
-    if name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.len() > 1 { format!("MY_{name}") } else { "MY_SECRET".into() }
+    if name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.len() > 1 {
+        format!("MY_{name}")
+    } else {
+        "MY_SECRET".into()
+    }
 }
 
 #[cfg(test)]
@@ -300,7 +330,8 @@ mod tests {
             assert!(error.contains("everyone who gets its files"), "{text}: {error}");
             assert!(!error.contains("hunter2222") && !error.contains("12345678"), "{error}");
         }
-        for text in ["{username: jo, ssl: true, port: 5432, password: '******'}", "{token: 'Bearer ${A}'}", "{x: null}"] {
+        for text in ["{username: jo, ssl: true, port: 5432, password: '******'}", "{token: 'Bearer ${A}'}", "{x: null}"]
+        {
             assert!(with_credential(text).is_ok(), "{text}");
         }
     }
