@@ -10,9 +10,10 @@ build_packages=(ca-certificates curl g++ gcc libc6-dev libclang-dev make pkg-con
 # data in temporary directories.
 # The -core packages of MariaDB are the programs without the system service.
 # faketime sets the clock of a server, strace lets its disk fail, docker-compose reads a file that `fnhost init` wrote.
+# skopeo and umoci read images, bubblewrap runs what is in them, docker-registry takes them.
 service_packages=(
-  chromium chromium-driver docker-compose faketime mariadb-client-core mariadb-server-core openssh-server postgresql
-  redis-server strace
+  bubblewrap chromium chromium-driver docker-compose docker-registry faketime mariadb-client-core mariadb-server-core
+  openssh-server postgresql redis-server skopeo strace umoci
 )
 
 missing_packages() {
@@ -82,6 +83,7 @@ install_services() {
     local package
     for package in "${missing[@]}"; do
       case $package in
+        docker-registry) as_root systemctl disable --quiet docker-registry.service ;;
         openssh-server) as_root systemctl disable --quiet ssh.service ;;
         postgresql) as_root systemctl disable --quiet postgresql.service ;;
         redis-server) as_root systemctl disable --quiet redis-server.service ;;

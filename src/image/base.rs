@@ -36,6 +36,10 @@ pub fn tree(libraries: &[Library], ca_bundle: Option<Vec<u8>>) -> Tree {
     tree.file("/etc/passwd", format!("root:x:0:0:root:/:/\nfnhost:x:{USER}:{USER}:fnhost:{DATA}:/\n"));
     tree.file("/etc/group", format!("root:x:0:\nfnhost:x:{USER}:\n"));
     tree.file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
+    // Where runtimes mount what the kernel gives; one that may not write to the image could not make them.
+    for directory in ["/dev", "/proc", "/sys"] {
+        tree.directory(directory);
+    }
     tree.directory_for("/tmp", 0o1777, 0);
     tree.directory_for(DATA, 0o700, USER);
     if let Some(bundle) = ca_bundle {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::support::container::Container;
 use super::support::disk::Disk;
 use super::support::{self, fnhost};
 
@@ -25,6 +26,7 @@ pub struct Setup {
     args: Vec<String>,
     env: Vec<(String, String)>,
     disk: Option<Arc<Disk>>,
+    container: Option<Container>,
 }
 
 /// A server that runs. It is killed when it is dropped.
@@ -56,7 +58,7 @@ impl Setup {
 
     /// A server in an empty directory.
     pub fn empty() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None }
+        Self { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None, container: None }
     }
 
     /// Writes a file into the project.
@@ -84,6 +86,12 @@ impl Setup {
         self.args(&["--data-dir", &path])
     }
 
+    /// Runs what is in an image, and not this build.
+    pub fn in_container(mut self, container: &Container) -> Self {
+        self.container = Some(container.clone());
+        self
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -97,6 +105,11 @@ impl Setup {
 
     /// The server's command, ready to be started.
     pub fn serve(&self) -> Command {
+        if let Some(container) = &self.container {
+            let mut command = container.command(&container.entrypoint(), &self.env);
+            command.args(["--port", "0", "--log-json"]).args(&self.args);
+            return command;
+        }
         let mut command = self.command(&["serve", ".", "--port", "0", "--log-json"]);
         command.args(&self.args);
         match &self.disk {
