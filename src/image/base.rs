@@ -36,7 +36,9 @@ pub fn tree(libraries: &[Library], ca_bundle: Option<Vec<u8>>) -> Tree {
     tree.file("/etc/passwd", format!("root:x:0:0:root:/:/\nfnhost:x:{USER}:{USER}:fnhost:{DATA}:/\n"));
     tree.file("/etc/group", format!("root:x:0:\nfnhost:x:{USER}:\n"));
     tree.file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
-    // Where runtimes mount what the kernel gives; one that may not write to the image could not make them.
+    // Where runtimes mount what they and the kernel give; one that may not write to the image could not make them.
+    tree.file("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
+    tree.file("/etc/resolv.conf", "");
     for directory in ["/dev", "/proc", "/sys"] {
         tree.directory(directory);
     }

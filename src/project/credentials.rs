@@ -132,15 +132,12 @@ pub(super) fn is_reference(text: &str) -> bool {
 /// A credential that a variable holds as a whole, as JSON or YAML.
 fn from_variable(node: &Node, what: &str, reader: &mut Reader, files: &Files, variables: Variables) -> Option<Value> {
     let Value::String(text) = expanded(node, what, reader, variables) else { return None };
-    if text.is_empty() && files.without_secrets {
-        return None;
-    }
     let document = yaml::parse(&text);
     match document.root.filter(|root| document.faults.is_empty() && matches!(root.kind, Kind::Map(_))) {
         Some(root) => Some(root.to_value()),
         None => {
             // An empty text means that the variable is not set, which was told.
-            if !text.is_empty() {
+            if !text.is_empty() && !files.without_secrets {
                 let hint = "give the variable a JSON object, such as {\"username\": \"jo\"}";
                 reader.error_with_hint(&node.span, format!("{what}: the variable holds no names and values"), hint);
             }

@@ -243,7 +243,19 @@ fn the_tools_of_others_read_both_formats_of_one_archive() {
     let base: Vec<String> = files.layer(LIBRARIES).0.into_keys().filter(|path| !path.contains("lib")).collect();
     assert_eq!(
         base,
-        ["data/", "dev/", "etc/", "etc/group", "etc/nsswitch.conf", "etc/passwd", "proc/", "sys/", "tmp/"]
+        [
+            "data/",
+            "dev/",
+            "etc/",
+            "etc/group",
+            "etc/hosts",
+            "etc/nsswitch.conf",
+            "etc/passwd",
+            "etc/resolv.conf",
+            "proc/",
+            "sys/",
+            "tmp/"
+        ]
     );
     let sbom = files.layer(ADAPTORS).json("usr/share/fnhost/sbom.cdx.json");
     let components = sbom["components"].as_array().unwrap();
