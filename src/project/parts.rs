@@ -338,9 +338,9 @@ mod tests {
 
     #[test]
     fn defaults_of_secrets_are_left_out() {
-        let parts = with_credential("{key: \"${A:-hunter2222}-${B}-${C:-x}\", other: ${D:-hunter2222}}").unwrap();
+        let parts = with_credential("{key: \"${A:-hunter2222}-${B}-${C:-x}\", other: '${D:-hunter2222}'}").unwrap();
         let text = &parts.files[Path::new("project.yaml")];
-        assert!(text.contains("{key: \"${A}-${B}-${C}\", other: ${D}}"), "{text}");
+        assert!(text.contains("{key: \"${A}-${B}-${C}\", other: '${D}'}"), "{text}");
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(parts.defaults_left_out, names(&["A", "C", "D"]));
         assert_eq!(parts.variables, names(&["A", "B", "C", "D"]));

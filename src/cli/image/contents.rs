@@ -195,7 +195,7 @@ impl Adaptors {
         }
         progress(&format!("installing {}", names.join(", ")));
         let options =
-            InstallOptions { npmrc_dir: Some(contents.dir.clone()), ca_file: ca_file(args)?, ..Default::default() };
+            InstallOptions { npmrc_dir: Some(contents.shown_dir.clone()), ca_file: ca_file(args)?, ..Default::default() };
         let bar: Box<dyn Progress> =
             if std::io::stderr().is_terminal() { installing::on_stderr() } else { Box::new(Silent) };
         install(&store, &specs, &options, bar.as_ref()).map_err(|error| {
