@@ -24,6 +24,7 @@ use crate::image::elf::Elf;
 use crate::image::login::{self, Login};
 use crate::image::push::{self, Destination, PushError, Pushed};
 use crate::image::{Image, adaptors, archive, base, program_layer, project_layer, sbom};
+use crate::isolate::read_certificates;
 
 /// Make a container image of a project, without Docker
 ///
@@ -98,8 +99,8 @@ pub struct Args {
     #[arg(long, value_name = "USER", requires = "push")]
     user: Option<String>,
 
-    /// Speak to the registry without TLS, which is done anyway for those on this machine
-    #[arg(long, requires = "push")]
+    /// Speak to the registry without TLS; those on this machine are spoken to so anyway, unless there is --cafile
+    #[arg(long, requires = "push", conflicts_with = "cafile")]
     plain_http: bool,
 
     /// Look for adaptors here instead of in the project or ~/.local/share/fnhost
@@ -190,10 +191,11 @@ fn image(args: &Args) -> Result<(), Failure> {
     let compression = compression(args)?;
     let contents = Contents::of(args)?;
     let name = name(args, &contents)?;
-    let destination = args.push.as_deref().map(|push| destination(args, push)).transpose()?;
+    let ca_file = prepare::ca_file(args.cafile.as_deref(), |warning| eprintln!("warning: {warning}"))?;
+    let destination = args.push.as_deref().map(|push| destination(args, push, ca_file.as_deref())).transpose()?;
     check_output(args)?;
     let settings = settings(args, &contents)?;
-    let adaptors = Adaptors::find(args, &contents)?;
+    let adaptors = Adaptors::find(args, &contents, ca_file)?;
     contents.require_sound_jobs(&adaptors)?;
 
     let image = build(args, &contents, &adaptors, &settings, compression)?;
@@ -229,7 +231,7 @@ fn name(args: &Args, contents: &Contents) -> Result<String, Failure> {
     Ok(if has_tag { name } else { format!("{name}:latest") })
 }
 
-fn destination(args: &Args, name: &str) -> Result<Destination, Failure> {
+fn destination(args: &Args, name: &str, ca_file: Option<&Path>) -> Result<Destination, Failure> {
     let reference = push::reference(name).map_err(|error| Failure::usage(error.to_string()))?;
     let login = match &args.user {
         Some(user) => {
@@ -240,8 +242,9 @@ fn destination(args: &Args, name: &str) -> Result<Destination, Failure> {
         }
         None => login::find(reference.registry()).map_err(|error| Failure::usage(error.to_string()))?,
     };
-    Destination::new(reference, login, args.plain_http, args.cafile.as_deref())
-        .map_err(|error| Failure::usage(error.to_string()))
+    let authorities = ca_file.map(read_certificates).transpose().map_err(Failure::usage)?.unwrap_or_default();
+    let plain_http = args.plain_http || (args.cafile.is_none() && push::is_local(&reference));
+    Destination::new(reference, login, plain_http, &authorities).map_err(|error| Failure::usage(error.to_string()))
 }
 
 fn check_output(args: &Args) -> Result<(), Failure> {
@@ -336,9 +339,4 @@ fn push(destination: &Destination, image: &Image) -> Result<Pushed, Failure> {
 /// What takes a moment.
 fn progress(what: &str) {
     eprintln!("{what} …");
-}
-
-/// The CA file that counts for what this command itself reaches.
-fn ca_file(args: &Args) -> Result<Option<PathBuf>, Failure> {
-    prepare::ca_file(args.cafile.as_deref(), |warning| eprintln!("warning: {warning}"))
 }

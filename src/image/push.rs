@@ -1,17 +1,22 @@
 //! An image into a registry, without what the registry has already.
 
-use std::path::Path;
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference, RegistryOperation};
+use rustls_pki_types::CertificateDer;
 
 use super::Image;
 use super::config::MANIFEST_TYPE;
 use super::login::Login;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// A registry may check a whole layer before it answers.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Where an image goes, and how.
 pub struct Destination {
@@ -31,8 +36,6 @@ pub struct Pushed {
 pub enum PushError {
     #[error("`{name}` is not the name of an image: {reason}; write registry.example.org/name:tag")]
     Name { name: String, reason: String },
-    #[error("cannot use the certificates in {path}: {reason}")]
-    Certificates { path: String, reason: String },
     #[error("cannot reach {registry}: {reason}{hint}")]
     Unreachable { registry: String, reason: String, hint: &'static str },
     #[error("{registry} wants a login, or another one: use docker login, or --user and FNHOST_REGISTRY_PASSWORD")]
@@ -53,18 +56,27 @@ pub fn reference(name: &str) -> Result<Reference, PushError> {
 }
 
 impl Destination {
-    /// Registries on this machine are spoken to without TLS, as are all with `plain_http`.
+    /// `authorities` vouch for the registry, besides the usual ones.
     pub fn new(
         reference: Reference,
         login: Login,
         plain_http: bool,
-        ca_file: Option<&Path>,
+        authorities: &[CertificateDer<'_>],
     ) -> Result<Self, PushError> {
         let registry = reference.resolve_registry().to_owned();
-        let protocol = if plain_http || is_local(&registry) { ClientProtocol::Http } else { ClientProtocol::Https };
-        let extra_root_certificates = ca_file.map(certificates).transpose()?.into_iter().collect();
+        let protocol = if plain_http { ClientProtocol::Http } else { ClientProtocol::Https };
+        let certificate =
+            |der: &CertificateDer<'_>| Certificate { encoding: CertificateEncoding::Der, data: der.to_vec() };
+        let extra_root_certificates = authorities.iter().map(certificate).collect();
         let user_agent = concat!("fnhost/", env!("CARGO_PKG_VERSION"));
-        let config = ClientConfig { protocol, extra_root_certificates, user_agent, ..ClientConfig::default() };
+        let config = ClientConfig {
+            protocol,
+            extra_root_certificates,
+            user_agent,
+            connect_timeout: Some(CONNECT_TIMEOUT),
+            read_timeout: Some(READ_TIMEOUT),
+            ..ClientConfig::default()
+        };
         let client = Client::try_from(config).map_err(|error| failure(&registry, &error))?;
         let login = match login {
             Login::Anonymous => RegistryAuth::Anonymous,
@@ -106,21 +118,15 @@ impl Destination {
     }
 }
 
-/// Whether a registry is on this machine, where there is nobody to listen in.
-fn is_local(registry: &str) -> bool {
-    let host = url::Url::parse(&format!("http://{registry}")).ok();
+/// Whether an image's registry is on this machine, where there is nobody to listen in.
+pub fn is_local(reference: &Reference) -> bool {
+    let host = url::Url::parse(&format!("http://{}", reference.resolve_registry())).ok();
     match host.as_ref().and_then(url::Url::host) {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
-}
-
-fn certificates(path: &Path) -> Result<Certificate, PushError> {
-    let data = std::fs::read(path)
-        .map_err(|error| PushError::Certificates { path: path.display().to_string(), reason: error.to_string() })?;
-    Ok(Certificate { encoding: CertificateEncoding::Pem, data })
 }
 
 fn failure(registry: &str, error: &OciDistributionError) -> PushError {
@@ -134,7 +140,7 @@ fn failure(registry: &str, error: &OciDistributionError) -> PushError {
         {
             PushError::Login { registry }
         }
-        OciDistributionError::RequestError(error) if error.is_connect() => {
+        OciDistributionError::RequestError(error) if error.is_connect() || error.is_timeout() => {
             let reason = with_causes(error);
             let speaks_http = reason.contains("InvalidContentType") || reason.contains("corrupt message");
             let hint = if speaks_http { "; it may speak plain HTTP: --plain-http" } else { "" };
@@ -159,11 +165,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_registries_on_this_machine_go_without_tls() {
-        for local in ["localhost", "localhost:5000", "127.0.0.1:5000", "[::1]:5000"] {
+    fn registries_on_this_machine_are_known() {
+        let is_local = |name: &str| is_local(&reference(name).unwrap());
+        for local in ["localhost/a", "localhost:5000/a", "127.0.0.1:5000/a"] {
             assert!(is_local(local), "{local}");
         }
-        for remote in ["localhost.example.org", "10.0.0.1:5000", "registry.example.org", "index.docker.io"] {
+        for remote in ["localhost.example.org/a", "10.0.0.1:5000/a", "registry.example.org/a", "a"] {
             assert!(!is_local(remote), "{remote}");
         }
     }

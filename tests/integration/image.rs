@@ -7,14 +7,16 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::server::{PATIENCE, Setup};
-use crate::support::container::{Container, output};
-use crate::support::http_server::Server;
+
+use crate::support::http_server::{Identity, Server};
+use crate::support::unpacked::{Unpacked, output};
 use crate::support::{Ran, fnhost, store};
 
 /// The variable that the example needs.
@@ -145,14 +147,16 @@ fn an_image_serves_the_example_without_rights_on_a_root_that_cannot_be_written()
             .chain(["--compression", "gzip", "--level", "1"])
             .collect::<Vec<_>>())
         .expect(0);
-    let container = Container::unpack(&workshop.path("layout"), "1");
-    assert_eq!(container.entrypoint(), ["/usr/bin/fnhost", "serve", "/project"]);
+    let image = Arc::new(Unpacked::image(&workshop.path("layout"), "1"));
+    assert_eq!(image.entrypoint(), ["/usr/bin/fnhost", "serve", "/project"]);
 
     let credential = json!({ "baseUrl": upstream.origin() }).to_string();
-    let setup = Setup::empty().in_container(&container).env(CLINIC_KEY.0, CLINIC_KEY.1).env("UPSTREAM", &credential);
-    let mut server = setup.start();
-    let user = std::fs::read_to_string(format!("/proc/{}/root/etc/passwd", inner(server.pid()))).unwrap();
-    assert!(user.contains("fnhost:x:65532:65532:"), "{user}");
+    let variables = [CLINIC_KEY, ("UPSTREAM", &credential), ("PORT", "0"), ("FNHOST_LOG_JSON", "true")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let container = image.clone();
+    let mut server = Setup::empty().started_by(move || container.command(&container.entrypoint(), &variables)).start();
+    let users = std::fs::read_to_string(format!("/proc/{}/uid_map", inner(server.pid()))).unwrap();
+    assert_eq!(users.split_whitespace().next(), Some("65532"), "the only user that there is");
 
     let patients = json!({ "form": "patient-list", "patients": [{ "id": "1", "given": "a", "family": "b", "born": "07/03/1991" }] });
     let registered = server.send_one(&patients);
@@ -167,7 +171,7 @@ fn an_image_serves_the_example_without_rights_on_a_root_that_cannot_be_written()
 
     let port = server.address.rsplit_once(':').unwrap().1.to_owned();
     let health = |port: &str| {
-        let mut command = container.command(&container.health_check(), &[("PORT".into(), port.into())]);
+        let mut command = image.command(&image.health_check(), &[("PORT".into(), port.into())]);
         command.output().unwrap().status.code()
     };
     assert_eq!(health(&port), Some(0));
@@ -184,7 +188,7 @@ fn an_image_serves_the_example_without_rights_on_a_root_that_cannot_be_written()
     );
     server.send_one(&patients);
     let data =
-        walkdir::WalkDir::new(container.root()).into_iter().flatten().filter(|entry| entry.file_name() == "fnhost.db");
+        walkdir::WalkDir::new(image.root()).into_iter().flatten().filter(|entry| entry.file_name() == "fnhost.db");
     assert_eq!(data.count(), 0, "nothing is written into the image");
 }
 
@@ -378,7 +382,32 @@ const REGISTRY_USER: (&str, &str) = ("jo", "s3cret-of-the-registry");
 const REGISTRY_HASH: &str = "$2b$04$MNHvKHfYaOH8BUdkDgBLeOVOZ.OvYGBYC9cWeNjSPsH5FGkltdn4a";
 
 impl Registry {
-    fn start(with_login: bool) -> Self {
+    fn start() -> Self {
+        Self::with(|_| json!({}))
+    }
+
+    /// One that asks for a login.
+    fn with_login() -> Self {
+        Self::with(|directory| {
+            let passwords = directory.join("htpasswd");
+            std::fs::write(&passwords, format!("{}:{REGISTRY_HASH}\n", REGISTRY_USER.0)).unwrap();
+            json!({ "auth": { "htpasswd": { "realm": "tests", "path": passwords } } })
+        })
+    }
+
+    /// One with a certificate, and that of the authority behind it.
+    fn with_tls() -> (Self, String) {
+        let Identity { certificate, key, authority } = Identity::of_localhost();
+        let registry = Self::with(|directory| {
+            let (certificate_file, key_file) = (directory.join("certificate.pem"), directory.join("key.pem"));
+            std::fs::write(&certificate_file, certificate.pem()).unwrap();
+            std::fs::write(&key_file, key.serialize_pem()).unwrap();
+            json!({ "http": { "tls": { "certificate": certificate_file, "key": key_file } } })
+        });
+        (registry, authority)
+    }
+
+    fn with(settings: impl FnOnce(&Path) -> Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let address = free_address();
         let mut config = json!({
@@ -387,11 +416,9 @@ impl Registry {
             "storage": { "filesystem": { "rootdirectory": directory.path().join("blobs") } },
             "http": { "addr": address, "secret": "of no use to anybody" },
         });
-        if with_login {
-            let passwords = directory.path().join("htpasswd");
-            std::fs::write(&passwords, format!("{}:{REGISTRY_HASH}\n", REGISTRY_USER.0)).unwrap();
-            config["auth"] = json!({ "htpasswd": { "realm": "tests", "path": passwords } });
-        }
+        let settings = settings(directory.path());
+        config["auth"] = settings["auth"].clone();
+        config["http"]["tls"] = settings["http"]["tls"].clone();
         let file = directory.path().join("config.yml");
         std::fs::write(&file, config.to_string()).unwrap();
         let process =
@@ -431,7 +458,7 @@ fn free_address() -> String {
 
 #[test]
 fn an_image_is_pushed_without_what_the_registry_has() {
-    let registry = Registry::start(false);
+    let registry = Registry::start();
     let workshop = Workshop::with_example();
     let name = registry.name("clinics/example:1");
     let push = || workshop.go(&["project", "--push", &name, "--level", "1", "--json"]).expect(0).state();
@@ -449,8 +476,24 @@ fn an_image_is_pushed_without_what_the_registry_has() {
 }
 
 #[test]
+fn a_registry_with_a_certificate_of_its_own_is_trusted_if_one_says_so() {
+    let (registry, authority) = Registry::with_tls();
+    let workshop = Workshop::with_example();
+    let other = Identity::of_localhost().authority;
+    let push = |authorities: &str| {
+        std::fs::write(workshop.path("ca.pem"), authorities).unwrap();
+        workshop.go(&["project", "--push", &registry.name("example"), "--level", "1", "--cafile", "ca.pem"])
+    };
+    push(&format!("{other}{authority}")).expect(0);
+    let refused = push(&other).expect(5).stderr;
+    assert!(refused.contains("cannot reach") && refused.contains("certificate"), "{refused}");
+    let none = push("no certificate").expect(2).stderr;
+    assert!(none.contains("there is no certificate in PEM format"), "{none}");
+}
+
+#[test]
 fn a_registry_that_refuses_or_is_not_there_is_told() {
-    let registry = Registry::start(true);
+    let registry = Registry::with_login();
     let workshop = Workshop::with_example();
     let name = registry.name("example");
     let push = |name: &str, args: &[&str], password: &str| {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::support::container::Container;
 use super::support::disk::Disk;
 use super::support::{self, fnhost};
 
@@ -26,7 +25,7 @@ pub struct Setup {
     args: Vec<String>,
     env: Vec<(String, String)>,
     disk: Option<Arc<Disk>>,
-    container: Option<Container>,
+    starter: Option<Box<dyn Fn() -> Command + Send + Sync>>,
 }
 
 /// A server that runs. It is killed when it is dropped.
@@ -58,7 +57,7 @@ impl Setup {
 
     /// A server in an empty directory.
     pub fn empty() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None, container: None }
+        Self { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None, starter: None }
     }
 
     /// Writes a file into the project.
@@ -86,9 +85,9 @@ impl Setup {
         self.args(&["--data-dir", &path])
     }
 
-    /// Runs what is in an image, and not this build.
-    pub fn in_container(mut self, container: &Container) -> Self {
-        self.container = Some(container.clone());
+    /// Is started by this command, with the settings that it has: a port of 0, and a log as JSON.
+    pub fn started_by(mut self, command: impl Fn() -> Command + Send + Sync + 'static) -> Self {
+        self.starter = Some(Box::new(command));
         self
     }
 
@@ -105,10 +104,8 @@ impl Setup {
 
     /// The server's command, ready to be started.
     pub fn serve(&self) -> Command {
-        if let Some(container) = &self.container {
-            let mut command = container.command(&container.entrypoint(), &self.env);
-            command.args(["--port", "0", "--log-json"]).args(&self.args);
-            return command;
+        if let Some(starter) = &self.starter {
+            return starter();
         }
         let mut command = self.command(&["serve", ".", "--port", "0", "--log-json"]);
         command.args(&self.args);

@@ -1,11 +1,11 @@
 //! What the tests of runs share: a store with adaptors from npm, servers to talk to, jobs in directories of their own, and what came out.
 
-pub mod container;
 pub mod disk;
 pub mod gate;
 pub mod http_server;
 pub mod mariadb;
 mod store;
+pub mod unpacked;
 
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;

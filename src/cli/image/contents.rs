@@ -12,7 +12,7 @@ use super::super::check;
 use super::super::exit::{Exit, Failure};
 use super::super::input::JobFile;
 use super::super::prepare::short;
-use super::{Args, ca_file, progress};
+use super::{Args, progress};
 use crate::adaptor::layout::Plan;
 use crate::adaptor::lockfile::{Lockfile, PackageId};
 use crate::adaptor::progress::{self as installing, Progress, Silent};
@@ -177,7 +177,7 @@ pub struct Adaptors {
 
 impl Adaptors {
     /// The adaptors that the store has. What is missing is installed, if it may be.
-    pub fn find(args: &Args, contents: &Contents) -> Result<Self, Failure> {
+    pub fn find(args: &Args, contents: &Contents, ca_file: Option<PathBuf>) -> Result<Self, Failure> {
         let store = match &args.job {
             Some(job) => Store::for_job(job.parent().unwrap_or(Path::new(".")), args.repo_dir.clone()),
             None => Store::at(args.repo_dir.as_deref().unwrap_or(&contents.dir)),
@@ -194,8 +194,7 @@ impl Adaptors {
             return Err(Failure::host(format!("not all of {all} are installed; run: fnhost install {names}")));
         }
         progress(&format!("installing {}", names.join(", ")));
-        let options =
-            InstallOptions { npmrc_dir: Some(contents.shown_dir.clone()), ca_file: ca_file(args)?, ..Default::default() };
+        let options = InstallOptions { npmrc_dir: Some(contents.shown_dir.clone()), ca_file, ..Default::default() };
         let bar: Box<dyn Progress> =
             if std::io::stderr().is_terminal() { installing::on_stderr() } else { Box::new(Silent) };
         install(&store, &specs, &options, bar.as_ref()).map_err(|error| {

@@ -2,22 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// An image's file system, and a directory for its data. Whoever asks last removes both.
-#[derive(Clone, Debug)]
-pub struct Container {
-    directory: Arc<TempDir>,
+/// An image's file system, and a directory for its data.
+#[derive(Debug)]
+pub struct Unpacked {
+    directory: TempDir,
     /// What the image tells a runtime.
     pub config: Value,
 }
 
-impl Container {
-    /// Unpacks the image with this tag in a directory of OCI's layout.
-    pub fn unpack(layout: &Path, tag: &str) -> Self {
+impl Unpacked {
+    /// The image with this tag in a directory of OCI's layout.
+    pub fn image(layout: &Path, tag: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let image = format!("{}:{tag}", layout.display());
         output(
@@ -28,7 +27,7 @@ impl Container {
         let config = output(Command::new("skopeo").args(["inspect", "--raw", "--config", &format!("oci:{image}")]));
         let config: Value = serde_json::from_str(&config).unwrap();
         std::fs::create_dir(directory.path().join("data")).unwrap();
-        Self { config: config["config"].clone(), directory: Arc::new(directory) }
+        Self { config: config["config"].clone(), directory }
     }
 
     pub fn root(&self) -> PathBuf {
