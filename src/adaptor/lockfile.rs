@@ -236,6 +236,19 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_lock_is_what_was_asked_for_and_what_that_needs() {
+        let lock = lock(
+            &[("a@1", "a@1.0.0"), ("c@latest", "c@1.0.0")],
+            &[("a@1.0.0", &[("b", "b@1.0.0")]), ("b@1.0.0", &[]), ("c@1.0.0", &[])],
+        );
+        let part = |spec: &str| lock.part(&[AdaptorSpec::parse(spec).unwrap()]);
+        let found = part("a@^1").unwrap();
+        assert_eq!(found.requests, BTreeMap::from([("a@^1".to_owned(), "a@1.0.0".to_owned())]));
+        assert_eq!(found.packages.keys().collect::<Vec<_>>(), ["a@1.0.0", "b@1.0.0"]);
+        assert_eq!(part("a@2"), None);
+    }
+
+    #[test]
     fn names_that_would_leave_the_store_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fnhost.lock");

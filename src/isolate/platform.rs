@@ -14,6 +14,9 @@ pub fn init() {
     // V8 15.0 drops the interrupt check of an endless loop around a short loop it unrolls, as in
     // `for (;;) a.push(new Array(1000).fill(0))`: no limit could end such a run.
     v8::V8::set_flags_from_string("--no-turboshaft-loop-unrolling");
+    // Compiling on a thread beside marks functions while it lasts. A code cache that is made meanwhile keeps the marks: its
+    // bytes would be others each time, and such functions would wait for their compilation in every isolate to come.
+    v8::V8::set_flags_from_string("--no-concurrent-sparkplug");
     custody::park_on_traps();
     custody::park_on_aborts();
     JsRuntime::init_platform(None);

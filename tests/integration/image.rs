@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -190,6 +190,37 @@ fn an_image_serves_the_example_without_rights_on_a_root_that_cannot_be_written()
     let data =
         walkdir::WalkDir::new(image.root()).into_iter().flatten().filter(|entry| entry.file_name() == "fnhost.db");
     assert_eq!(data.count(), 0, "nothing is written into the image");
+}
+
+#[test]
+fn an_image_has_what_makes_adaptors_load_fast() {
+    let workshop = Workshop::new(
+        "
+jobs:
+  old: {adaptor: common@2.1.1, trigger: any, expression: 'fn(state => state)'}
+  both: {adaptors: [http, common@2.1.1], trigger: any, expression: \"get('/')\"}
+triggers:
+  any: {criteria: {}}
+",
+    );
+    let args =
+        ["project", "-o", "layout", "--format", "directory", "--tag", "a:1", "--compression", "gzip", "--level", "1"];
+    workshop.go(&args).expect(0);
+    let image = Unpacked::image(&workshop.path("layout"), "1");
+    let packs = image.root().join("project/node_modules/.fnhost/packs");
+    // A pack that does not fit is written anew, with other bytes or at another time.
+    let state = || -> BTreeMap<PathBuf, (u64, SystemTime)> {
+        let files = packs.read_dir().unwrap().flatten();
+        files
+            .map(|file| (file.path(), file.metadata().unwrap()))
+            .map(|(path, m)| (path, (m.len(), m.modified().unwrap())))
+            .collect()
+    };
+    let before = state();
+    assert_eq!(before.len(), 2, "{before:?}");
+    let check = ["/usr/bin/fnhost", "check", "/project"].map(str::to_owned);
+    Ran::new(image.writing_command(&check).output().unwrap()).expect(0);
+    assert_eq!(state(), before);
 }
 
 /// The program that bubblewrap has started.
