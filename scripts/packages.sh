@@ -9,11 +9,12 @@ build_packages=(ca-certificates curl g++ gcc libc6-dev libclang-dev make pkg-con
 # Servers that tests talk to, and a browser that looks at the pages. The tests start them on free loopback ports, with
 # data in temporary directories.
 # The -core packages of MariaDB are the programs without the system service.
-# faketime sets the clock of a server, strace lets its disk fail. buildah, umoci and bubblewrap build, unpack and start
-# images without a daemon; docker-compose and systemd read the files in deploy/; sqlite3 makes a backup.
+# faketime sets the clock of a server, strace lets its disk fail. buildah, skopeo, umoci and bubblewrap build, read, unpack
+# and start images without a daemon, docker-registry takes them; docker-compose and systemd read the files in deploy/;
+# sqlite3 makes a backup.
 service_packages=(
-  bubblewrap buildah chromium chromium-driver docker-compose faketime mariadb-client-core mariadb-server-core
-  openssh-server postgresql redis-server sqlite3 strace systemd umoci
+  bubblewrap buildah chromium chromium-driver docker-compose docker-registry faketime mariadb-client-core
+  mariadb-server-core openssh-server postgresql redis-server skopeo sqlite3 strace systemd umoci
 )
 
 missing_packages() {
@@ -83,6 +84,7 @@ install_services() {
     local package
     for package in "${missing[@]}"; do
       case $package in
+        docker-registry) as_root systemctl disable --quiet docker-registry.service ;;
         openssh-server) as_root systemctl disable --quiet ssh.service ;;
         postgresql) as_root systemctl disable --quiet postgresql.service ;;
         redis-server) as_root systemctl disable --quiet redis-server.service ;;

@@ -201,11 +201,16 @@ pub type ProjectSettings = BTreeMap<String, String>;
 
 /// What the project in `dir` sets for the server, whose command this is.
 pub fn project_settings(server: &Command, dir: &Path) -> Result<ProjectSettings, SettingsError> {
-    let names: Vec<String> =
-        server.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
-    let mut settings = settings_file(&dir.join(SETTINGS_FILE), &names)?;
+    let mut settings = shared_settings(server, dir)?;
     settings.extend(crate::project::dotenv(dir));
     Ok(settings)
+}
+
+/// What the project in `dir` sets wherever it is served: without `.env`, which is of one place.
+pub fn shared_settings(server: &Command, dir: &Path) -> Result<ProjectSettings, SettingsError> {
+    let names: Vec<String> =
+        server.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect();
+    settings_file(&dir.join(SETTINGS_FILE), &names)
 }
 
 /// Gives the arguments of `command` that have a name in the environment the defaults that a project has for them.

@@ -7,6 +7,8 @@
 //! The server: [`project`] reads what people wrote; [`http`] takes messages in; [`engine`] keeps them in the [`store`] with
 //! the runs they start, and has each [`step`] of a run done; [`model`] says what all of these are.
 //!
+//! And [`image`] makes all of it a container image, with a project and its adaptors.
+//!
 //! Which room may import which is in `ARCHITECTURE.md`.
 
 pub mod adaptor;
@@ -16,6 +18,7 @@ pub mod config;
 pub mod docs;
 pub mod engine;
 pub mod http;
+pub mod image;
 pub mod isolate;
 pub mod model;
 pub mod project;

@@ -147,6 +147,25 @@ impl Plan {
         self.packages.is_empty()
     }
 
+    /// Each package, and where its files are within `node_modules`.
+    pub fn packages(&self) -> impl Iterator<Item = (&PackageId, PathBuf, &PlannedPackage)> {
+        self.packages.iter().map(|(id, package)| (id, Path::new(PACKAGES).join(self.inside_store(id)), package))
+    }
+
+    /// Every link within `node_modules`, and where it leads from there.
+    pub fn links(&self) -> BTreeMap<PathBuf, PathBuf> {
+        let store = Path::new(PACKAGES);
+        let siblings = self.packages.values().flat_map(|package| {
+            let directory = store.join(&package.directory).join("node_modules");
+            let link =
+                move |(alias, id): (&String, &PackageId)| (directory.join(alias), self.link_from_sibling(alias, id));
+            package.dependencies.iter().map(link)
+        });
+        let hoisted = self.hoisted().into_iter().map(|(name, target)| (store.join(HOISTED).join(name), target));
+        let entries = self.entries.iter().map(|(name, id)| (PathBuf::from(name), self.link_from_top(name, id)));
+        siblings.chain(hoisted).chain(entries).collect()
+    }
+
     /// What a job imports to get this package, which stands at the top of `node_modules`.
     pub fn specifier(&self, id: &PackageId) -> Option<String> {
         let nv = package_name_and_version(id)?;
@@ -259,6 +278,13 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+impl PlannedPackage {
+    /// The packages that it is linked with.
+    pub fn dependencies(&self) -> impl Iterator<Item = &PackageId> {
+        self.dependencies.values()
     }
 }
 

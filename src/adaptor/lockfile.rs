@@ -94,7 +94,8 @@ impl Lockfile {
         atomic::replace_file(path, text.as_bytes()).map_err(|source| LockfileError::Write { path: path.into(), source })
     }
 
-    fn to_text(&self) -> String {
+    /// The lockfile as it stands on disk.
+    pub fn to_text(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("a lockfile is plain data");
         text.push('\n');
         text
@@ -120,6 +121,15 @@ impl Lockfile {
                 .max_by(|a, b| a.1.version.cmp(&b.1.version))
                 .map(|(id, _)| id)
         })
+    }
+
+    /// What of the lock these specs need, and no more; None if it lacks one of them.
+    pub fn part(&self, specs: &[AdaptorSpec]) -> Option<Self> {
+        let request = |spec: &AdaptorSpec| Some((spec.to_string(), self.resolve(spec)?.clone()));
+        let requests = specs.iter().map(request).collect::<Option<_>>()?;
+        let mut part = Self { requests, ..self.clone() };
+        part.forget_unreachable();
+        Some(part)
     }
 
     /// Drops the packages that no request leads to any more.
@@ -223,6 +233,19 @@ mod tests {
             lock(&[("a@1", "a@1.0.0")], &[("a@1.0.0", &[("b", "b@1.0.0")]), ("b@1.0.0", &[]), ("c@1.0.0", &[])]);
         lock.forget_unreachable();
         assert_eq!(lock.packages.keys().collect::<Vec<_>>(), ["a@1.0.0", "b@1.0.0"]);
+    }
+
+    #[test]
+    fn a_part_of_a_lock_is_what_was_asked_for_and_what_that_needs() {
+        let lock = lock(
+            &[("a@1", "a@1.0.0"), ("c@latest", "c@1.0.0")],
+            &[("a@1.0.0", &[("b", "b@1.0.0")]), ("b@1.0.0", &[]), ("c@1.0.0", &[])],
+        );
+        let part = |spec: &str| lock.part(&[AdaptorSpec::parse(spec).unwrap()]);
+        let found = part("a@^1").unwrap();
+        assert_eq!(found.requests, BTreeMap::from([("a@^1".to_owned(), "a@1.0.0".to_owned())]));
+        assert_eq!(found.packages.keys().collect::<Vec<_>>(), ["a@1.0.0", "b@1.0.0"]);
+        assert_eq!(part("a@2"), None);
     }
 
     #[test]

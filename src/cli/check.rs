@@ -74,7 +74,10 @@ struct Report {
 fn check(args: &Args) -> Report {
     let environment = |name: &str| std::env::var(name).ok();
     match Project::load(&args.dir, &environment) {
-        Ok(loaded) => check_jobs(args, loaded),
+        Ok(Loaded { project, warnings, inline, .. }) => {
+            let store = Store::for_job(&args.dir, args.repo_dir.clone());
+            Report { warnings, ..check_jobs(&args.dir, &store, project, &inline) }
+        }
         Err(Broken { errors, warnings, .. }) => Report {
             dir: args.dir.clone(),
             exit: Exit::Usage,
@@ -87,15 +90,29 @@ fn check(args: &Args) -> Report {
     }
 }
 
+/// Fails with all that is wrong with the jobs of a project, if anything is. `dir` is where messages say they are.
+pub(super) fn require_sound_jobs(
+    dir: &Path,
+    store: &Store,
+    project: Project,
+    inline: &BTreeMap<String, Inline>,
+) -> Result<(), Failure> {
+    let Report { exit, errors, .. } = check_jobs(dir, store, project, inline);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let errors: Vec<String> = errors.iter().map(Problem::to_string).collect();
+    Err(Failure { exit, message: errors.join("\n\n") })
+}
+
 /// Compiles each job once, however many workflows it is part of.
-fn check_jobs(args: &Args, loaded: Loaded) -> Report {
-    let Loaded { project, warnings, inline, .. } = loaded;
+fn check_jobs(dir: &Path, store: &Store, project: Project, inline: &BTreeMap<String, Inline>) -> Report {
     let mut report = Report {
-        dir: args.dir.clone(),
+        dir: dir.to_owned(),
         exit: Exit::Completed,
         workflows: Vec::new(),
         errors: Vec::new(),
-        warnings,
+        warnings: Vec::new(),
         lacking: project.lacking,
         not_installed: Vec::new(),
     };
@@ -105,13 +122,13 @@ fn check_jobs(args: &Args, loaded: Loaded) -> Report {
             StepKind::Js(job) => (step.id.as_str(), job),
         })
         .collect();
-    match Adaptors::find(args, jobs.values().copied()) {
+    match Adaptors::find(store, jobs.values().copied()) {
         Ok(adaptors) => {
             report.not_installed = adaptors.missing();
             for (name, job) in jobs {
                 match adaptors.exports(job) {
                     Ok(exports) => {
-                        let problems = compile_job(args, name, job, &exports, inline.get(name));
+                        let problems = compile_job(dir, name, job, &exports, inline.get(name));
                         report.add(Exit::NotCompiled, problems);
                     }
                     Err(failure) => report.add_failure(failure),
@@ -136,8 +153,7 @@ struct Adaptors {
 }
 
 impl Adaptors {
-    fn find<'a>(args: &Args, jobs: impl Iterator<Item = &'a JsStep>) -> Result<Self, Failure> {
-        let store = Store::for_job(&args.dir, args.repo_dir.clone());
+    fn find<'a>(store: &Store, jobs: impl Iterator<Item = &'a JsStep>) -> Result<Self, Failure> {
         let mut found = BTreeMap::new();
         for name in jobs.flat_map(|job| &job.adaptors) {
             if !found.contains_key(name) {
@@ -147,7 +163,7 @@ impl Adaptors {
             }
         }
         let installed: Vec<Installed> = found.values().filter_map(|(_, installed)| installed.clone()).collect();
-        Ok(Self { host: prepare::host(&store, &installed, None, None), found })
+        Ok(Self { host: prepare::host(store, &installed, None, None), found })
     }
 
     /// Those that are not installed, as people would name them to install them.
@@ -177,7 +193,7 @@ impl Adaptors {
     }
 }
 
-fn compile_job(args: &Args, name: &str, job: &JsStep, exports: &Exports, inline: Option<&Inline>) -> Vec<Problem> {
+fn compile_job(dir: &Path, name: &str, job: &JsStep, exports: &Exports, inline: Option<&Inline>) -> Vec<Problem> {
     let adaptors: Vec<Adaptor> =
         exports.iter().map(|(specifier, exports)| Adaptor { specifier, exports: exports.as_deref() }).collect();
     let file_name = job.file.clone().unwrap_or_else(|| format!("{name}.js"));
@@ -190,20 +206,18 @@ fn compile_job(args: &Args, name: &str, job: &JsStep, exports: &Exports, inline:
         Ok(_) => return Vec::new(),
         Err(error) => error.diagnostics,
     };
-    diagnostics.into_iter().map(|diagnostic| problem(args, name, job, diagnostic, inline)).collect()
+    diagnostics.into_iter().map(|diagnostic| problem(dir, name, job, diagnostic, inline)).collect()
 }
 
 /// What the compiler says about a job, with the place in the project's files.
-fn problem(args: &Args, name: &str, job: &JsStep, diagnostic: compile::Diagnostic, inline: Option<&Inline>) -> Problem {
+fn problem(dir: &Path, name: &str, job: &JsStep, diagnostic: compile::Diagnostic, inline: Option<&Inline>) -> Problem {
     let compile::Diagnostic { mut message, line, column, length, source_line, help, .. } = diagnostic;
     let (file, line, columns) = match (&job.file, inline) {
-        (Some(file), _) => (in_dir(&args.dir, file), line, 0),
-        (None, Some(Inline { line: first, columns: Some(columns) })) => {
-            (project_file(&args.dir), first + line - 1, *columns)
-        }
+        (Some(file), _) => (in_dir(dir, file), line, 0),
+        (None, Some(Inline { line: first, columns: Some(columns) })) => (project_file(dir), first + line - 1, *columns),
         (None, inline) => {
             message = format!("in line {line}, column {column} of the job `{name}`: {message}");
-            let problem = Problem::of_file(project_file(&args.dir), message);
+            let problem = Problem::of_file(project_file(dir), message);
             return Problem { line: inline.map(|inline| inline.line.into()), hint: help, ..problem };
         }
     };

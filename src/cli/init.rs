@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 
 use super::exit::{Exit, Failure};
+use crate::image::image_name;
 use crate::project::{PROJECT_FILES, Portable, Variable};
 
 /// Make a project: a new one, or one to pass on, made from another
@@ -121,9 +122,7 @@ fn reserved_names() -> BTreeSet<String> {
 /// The directory's name, as the name of an image.
 fn name(dir: &Path) -> String {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let parts: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() { "project".into() } else { parts.join("-") }
+    image_name(&dir.file_name().unwrap_or_default().to_string_lossy())
 }
 
 fn env_example(variables: &[Variable]) -> String {

@@ -11,6 +11,7 @@ pub mod docs;
 pub mod execute;
 pub mod exit;
 pub mod healthcheck;
+pub mod image;
 pub mod init;
 mod input;
 pub mod install;
@@ -54,6 +55,7 @@ enum Command {
     Install(install::Args),
     Check(check::Args),
     Init(init::Args),
+    Image(image::Args),
     Docs(docs::Args),
     Openapi(openapi::Args),
     Compile(compile::Args),
@@ -88,6 +90,7 @@ Where to read on:
   fnhost run --help        options, limits and exit codes of a run
   fnhost install --help    versions, the lockfile, private registries
   fnhost execute --help    for scripts that call the `core` command of @openfn/core
+  fnhost image --help      a container image of a project, without Docker
   fnhost docs              the documentation: how to begin, project files, operations, security
   fnhost man --out DIR     all of this help as manual pages
 
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Check(args) => check::run(args),
         Command::Init(args) => init::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Docs(args) => docs::run(args),
         Command::Openapi(args) => openapi::run(args),
         Command::Token(args) => token::run(args),

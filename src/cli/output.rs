@@ -129,18 +129,23 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes `text` to a file that appears all at once: a run that is killed while it writes leaves the old one.
+/// Writes `text` to a file, as [`write_file`] does.
 pub fn write_to_file(text: &str, layout: Layout, path: &Path) -> io::Result<()> {
+    write_file(path, |file| write_json(text, layout, file))
+}
+
+/// Has a file written that appears all at once: a command that is killed while it writes leaves the old one.
+pub fn write_file(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     // Through a link, not over it. A pipe or a device is written where it is.
     let path: PathBuf = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if path.exists() && !path.is_file() {
-        return ignore_broken_pipe(write_json(text, layout, File::create(&path)?));
+        return ignore_broken_pipe(write(&File::create(&path)?));
     }
     let temporary = tempfile::Builder::new()
         .prefix(".fnhost-output-")
         .permissions(Permissions::from_mode(0o666)) // less what the user's umask takes away
         .tempfile_in(directory_of(&path))?;
-    write_json(text, layout, temporary.as_file())?;
+    write(temporary.as_file())?;
     temporary.persist(&path).map_err(|error| error.error)?;
     Ok(())
 }

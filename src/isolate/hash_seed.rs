@@ -7,7 +7,7 @@
 //! It is drawn at random for each store, not compiled in: who knows the seed can make objects that take V8 very long.
 
 use std::fs;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, DefaultHasher, Hasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -33,10 +33,23 @@ pub fn adopt(directory: &Path) {
     }
 }
 
+/// Has the seed derived from `text`: for files that shall be the same each time they are made. Has no effect on a process
+/// that has one.
+pub fn derive(text: &str) {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    settle(|| hasher.finish() >> 1);
+}
+
+/// Name and text of the file in which later processes find the seed.
+pub fn file() -> (&'static str, String) {
+    (FILE, get().to_string())
+}
+
 /// Leaves the seed in `directory` for later processes.
 pub fn keep(directory: &Path) -> io::Result<()> {
-    let path = directory.join(FILE);
-    let seed = get().to_string();
+    let (name, seed) = file();
+    let path = directory.join(name);
     if fs::read_to_string(&path).is_ok_and(|kept| kept == seed) {
         return Ok(());
     }

@@ -86,10 +86,6 @@ impl AdaptorSet {
         *self.footprint.lock().expect("footprint") = Arc::new(footprint);
     }
 
-    pub(super) fn snapshot_file(&self) -> PathBuf {
-        snapshot_file(&self.file)
-    }
-
     /// An isolate for these adaptors with this limit of V8's heap in bytes.
     pub(super) fn plan(&self, heap: usize) -> Plan {
         Plan { snapshot: self.snapshot, pack: self.pack.clone(), ..Plan::plain(heap) }
@@ -99,11 +95,6 @@ impl AdaptorSet {
 /// Whether files can be put into a directory, which is made if need be.
 fn is_writable(directory: &Path) -> bool {
     std::fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory)).is_ok()
-}
-
-/// The file of the snapshot that belongs to a pack.
-fn snapshot_file(pack: &Path) -> PathBuf {
-    pack.with_extension("snapshot")
 }
 
 /// An isolate that is there and does nothing.
@@ -168,7 +159,7 @@ impl Host {
         let stored = if self.without_packs { None } else { pack::load(&file) };
         if let Some(pack) = stored.filter(|pack| self.is_current(pack)) {
             let exports = pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect();
-            return Ok(Self::set(exports, Ok(pack), file));
+            return Ok(self.set(key, exports, Ok(pack), file));
         }
         let entries = self.probe(key)?;
         let built = if self.without_packs {
@@ -176,20 +167,25 @@ impl Host {
         } else {
             pack::build(&self.packages, entries.clone()).map_err(|error| error.to_string())
         };
-        let set = Self::set(entries.into_iter().collect(), built, file);
+        let set = self.set(key, entries.into_iter().collect(), built, file);
         // Now, not at the end: a process that is killed need not have packed for nothing.
         set.pack.iter().for_each(|pack| save(pack, &set.file));
         Ok(set)
     }
 
-    fn set(exports: HashMap<String, Vec<String>>, pack: Result<Pack, String>, file: PathBuf) -> AdaptorSet {
+    fn set(
+        &self,
+        key: &AdaptorKey,
+        exports: HashMap<String, Vec<String>>,
+        pack: Result<Pack, String>,
+        file: PathBuf,
+    ) -> AdaptorSet {
         let (pack, unpacked) = match pack {
             Ok(pack) => (Some(Arc::new(pack)), None),
             Err(reason) => (None, Some(reason)),
         };
-        let mut set = AdaptorSet { exports, unpacked, pack, snapshot: None, footprint: Mutex::default(), file };
-        set.snapshot = set.pack.as_ref().and_then(|pack| snapshot::load(&set.snapshot_file(), pack));
-        set
+        let snapshot = pack.as_ref().and_then(|pack| snapshot::load(&self.snapshot_file(key), pack));
+        AdaptorSet { exports, unpacked, pack, snapshot, footprint: Mutex::default(), file }
     }
 
     /// Whether the pack's adaptors are those that its specifiers lead to now: an install may have changed the default
@@ -231,10 +227,10 @@ impl Host {
         let has_one = || {
             let file = self.pack_file(&key);
             let pack = pack::load(&file).filter(|pack| self.is_current(pack))?;
-            snapshot::load(&snapshot_file(&file), &pack)
+            snapshot::load(&self.snapshot_file(&key), &pack)
         };
         // Where nothing can be kept, there would be nothing to gain.
-        let can_keep = || self.pack_file(&key).parent().is_some_and(is_writable);
+        let can_keep = || self.snapshot_file(&key).parent().is_some_and(is_writable);
         if !self.without_packs
             && has_one().is_none()
             && can_keep()
@@ -279,12 +275,45 @@ impl Host {
     }
 
     fn pack_file(&self, key: &AdaptorKey) -> PathBuf {
-        let name = format!("{}.pack", file_name(key));
-        let file = self.pack_dir.join(&name);
+        self.kept(&format!("{}.pack", file_name(key)))
+    }
+
+    pub(super) fn snapshot_file(&self, key: &AdaptorKey) -> PathBuf {
+        self.kept(&format!("{}.snapshot", file_name(key)))
+    }
+
+    /// Where something is kept that was made of adaptors, or can be.
+    fn kept(&self, name: &str) -> PathBuf {
+        let file = self.pack_dir.join(name);
         match &self.other_pack_dir {
             Some(other) if !file.exists() => other.join(name),
             _ => file,
         }
+    }
+
+    /// The pack of a set of adaptors for another place: as if the store were in the directory `root`, with files of the
+    /// time `modified` (nanoseconds since 1970). The file's name in `node_modules/.fnhost/packs`, and its bytes, which
+    /// depend on the packages, the build of this program and the two arguments alone. None if they cannot be packed.
+    pub fn pack_for(
+        &self,
+        specifiers: &[String],
+        root: &Path,
+        modified: u64,
+    ) -> Result<Option<(String, Vec<u8>)>, RunError> {
+        let key = adaptor_key(specifiers);
+        let entries = self.probe(&key)?;
+        let Ok(pack) = pack::build(&self.packages, entries) else { return Ok(None) };
+        let pack = Arc::new(pack.moved(self.packages.root(), root, modified));
+        // With its code compiled, unless that needs files that are not at their new place yet.
+        let job = listing(&key)?;
+        let plan = Plan { pack: Some(pack.clone()), ..Plan::plain(job.limits.heap) };
+        let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
+        if outcome.error.is_some() {
+            pack.forget_code();
+        }
+        let bytes = pack::to_bytes(&pack)
+            .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
+        Ok(Some((format!("{}.pack", file_name(&key)), bytes)))
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.

@@ -11,7 +11,7 @@ mod conditions;
 mod custody;
 mod error;
 mod evaluator;
-mod hash_seed;
+pub mod hash_seed;
 mod host;
 mod intercept;
 mod isolate_thread;

@@ -213,6 +213,11 @@ impl Packages {
         &self.local
     }
 
+    /// The directory that holds `node_modules`.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Resolves a package a job names: a local adaptor, or as if from a file in the store's root.
     pub fn resolve_for_job(&self, specifier: &str) -> Result<Url, JsErrorBox> {
         for adaptor in &self.local {

@@ -16,6 +16,9 @@ pub fn init() {
     v8::V8::set_flags_from_string("--no-turboshaft-loop-unrolling");
     // The seed of hashes is set later (`hash_seed`).
     v8::V8::set_flags_from_string("--no-freeze-flags-after-init");
+    // Compiling on a thread beside marks functions while it lasts. A code cache that is made meanwhile keeps the marks: its
+    // bytes would be others each time, and such functions would wait for their compilation in every isolate to come.
+    v8::V8::set_flags_from_string("--no-concurrent-sparkplug");
     custody::park_on_traps();
     custody::park_on_aborts();
     JsRuntime::init_platform(None);

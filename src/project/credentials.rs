@@ -57,6 +57,9 @@ impl Credentials {
     }
 }
 
+const NOTATIONS: &str =
+    "its names and values as a mapping, `file://` and a path, or ${NAME} for a variable that holds it";
+
 /// What becomes `state.configuration`; None if it is not in the project.
 fn value(node: &Node, what: &str, reader: &mut Reader, files: &mut Files, variables: Variables) -> Option<Value> {
     if let Some(text) = node.as_text() {
@@ -65,8 +68,11 @@ fn value(node: &Node, what: &str, reader: &mut Reader, files: &mut Files, variab
             reader.warning(&node.span, format!("{what} is only a placeholder"), hint);
             return None;
         }
+        if is_reference(text) {
+            return Some(from_variable(node, what, reader, files, variables).unwrap_or_default());
+        }
         let Some(path) = path(text, files) else {
-            reader.wrong_type(node, what, "its names and values as a mapping, or `file://` and a path");
+            reader.wrong_type(node, what, NOTATIONS);
             return Some(Value::Null);
         };
         return Some(from_file(path, node, what, reader, files, variables).unwrap_or_default());
@@ -75,7 +81,7 @@ fn value(node: &Node, what: &str, reader: &mut Reader, files: &mut Files, variab
         return None;
     }
     if !matches!(node.kind, Kind::Map(_)) {
-        reader.wrong_type(node, what, "its names and values as a mapping, or `file://` and a path");
+        reader.wrong_type(node, what, NOTATIONS);
         return Some(Value::Null);
     }
     let value = expanded(node, what, reader, variables);
@@ -101,8 +107,9 @@ fn from_file(
     files: &mut Files,
     variables: Variables,
 ) -> Option<Value> {
-    let mut source = match files.read(path) {
-        Ok(source) => source,
+    let mut source = match files.read_secret(path) {
+        Ok(Some(source)) => source,
+        Ok(None) => return None,
         Err(FileError::Named { message, hint }) => {
             reader.error_with_hint(&node.span, format!("{what}: {message}"), hint);
             return None;
@@ -114,6 +121,29 @@ fn from_file(
     };
     source.keep_secret(0..source.text.len());
     read_source(&source, what, reader.problems, variables)
+}
+
+/// Whether a text is one reference to a variable, and nothing else.
+pub(super) fn is_reference(text: &str) -> bool {
+    let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(dotenv::is_name)
+}
+
+/// A credential that a variable holds as a whole, as JSON or YAML.
+fn from_variable(node: &Node, what: &str, reader: &mut Reader, files: &Files, variables: Variables) -> Option<Value> {
+    let Value::String(text) = expanded(node, what, reader, variables) else { return None };
+    let document = yaml::parse(&text);
+    match document.root.filter(|root| document.faults.is_empty() && matches!(root.kind, Kind::Map(_))) {
+        Some(root) => Some(root.to_value()),
+        None => {
+            // An empty text means that the variable is not set, which was told.
+            if !text.is_empty() && !files.without_secrets {
+                let hint = "give the variable a JSON object, such as {\"username\": \"jo\"}";
+                reader.error_with_hint(&node.span, format!("{what}: the variable holds no names and values"), hint);
+            }
+            None
+        }
+    }
 }
 
 /// A credential that is a file of its own.
@@ -178,6 +208,41 @@ fn expand(text: &str, variables: Variables, complain: &mut dyn FnMut(String)) ->
     }
     expanded.push_str(rest);
     expanded
+}
+
+/// The variables that a text refers to, each with its default.
+pub(super) fn references(text: &str) -> Vec<(&str, Option<&str>)> {
+    let reference = |inside: Range<usize>| match text[inside.clone()].split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (&text[inside], None),
+    };
+    insides(text).into_iter().map(reference).filter(|(name, _)| dotenv::is_name(name)).collect()
+}
+
+/// Where in a text the defaults of its references stand, each with the `:-` before it.
+pub(super) fn defaults(text: &str) -> Vec<Range<usize>> {
+    let default = |inside: Range<usize>| {
+        let at = inside.start + text[inside.clone()].find(":-")?;
+        Some(at..inside.end)
+    };
+    insides(text).into_iter().filter_map(default).collect()
+}
+
+/// What stands in each `${…}` of a text; `$${` begins none.
+fn insides(text: &str) -> Vec<Range<usize>> {
+    let mut insides = Vec::new();
+    let mut at = 0;
+    while let Some(found) = text[at..].find("${") {
+        let start = at + found + 2;
+        if text[..start - 2].ends_with('$') {
+            at = start;
+            continue;
+        }
+        let Some(length) = text[start..].find('}') else { break };
+        insides.push(start..start + length);
+        at = start + length + 1;
+    }
+    insides
 }
 
 /// What OpenFn's platform writes in place of a secret that it does not export.

@@ -1,5 +1,6 @@
 //! Reads the files of a project: those in its directory, and no others.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,11 @@ pub(super) struct Files {
     root: PathBuf,
     /// Every path that was looked at, there or not: a change of any of them is a change of the project.
     pub looked_at: Snapshot,
+    /// The files that were read as parts of the project, and those that hold credentials, as the project names them.
+    pub parts: BTreeSet<PathBuf>,
+    pub secret: BTreeSet<PathBuf>,
+    /// Whether the project is read where its secrets need not be.
+    pub without_secrets: bool,
 }
 
 /// Why a file was not read: a message about the place that names it, or about the file itself.
@@ -26,14 +32,22 @@ impl Files {
     /// No project and no job that people write comes near.
     const LARGEST: u64 = 64 << 20;
 
-    pub fn new(dir: &Path) -> Result<Self, Problem> {
+    pub fn new(dir: &Path, without_secrets: bool) -> Result<Self, Problem> {
         let root = dir.canonicalize().ok().filter(|root| root.is_dir());
         let Some(root) = root else {
             return Err(
                 Problem::of_file(dir, "there is no such directory").hint("name the directory that holds project.yaml")
             );
         };
-        Ok(Self { dir: dir.to_owned(), root, looked_at: Snapshot::default() })
+        let looked_at = Snapshot::default();
+        Ok(Self {
+            dir: dir.to_owned(),
+            root,
+            looked_at,
+            parts: BTreeSet::new(),
+            secret: BTreeSet::new(),
+            without_secrets,
+        })
     }
 
     /// A path as messages show it.
@@ -48,8 +62,22 @@ impl Files {
         exists
     }
 
-    /// Reads a text file that lies in the project's directory, links resolved.
+    /// Reads a text file that is a part of the project: one in its directory, links resolved.
     pub fn read(&mut self, path: &str) -> Result<Source, FileError> {
+        self.parts.insert(path.into());
+        self.read_within(path)
+    }
+
+    /// Reads a file with a credential; None if there is none, and need not be.
+    pub fn read_secret(&mut self, path: &str) -> Result<Option<Source>, FileError> {
+        self.secret.insert(path.into());
+        if self.without_secrets && !self.exists(path) {
+            return Ok(None);
+        }
+        self.read_within(path).map(Some)
+    }
+
+    fn read_within(&mut self, path: &str) -> Result<Source, FileError> {
         let full = self.dir.join(path);
         self.looked_at.add(full.clone());
         match full.canonicalize() {

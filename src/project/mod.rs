@@ -12,6 +12,7 @@ mod dotenv;
 mod files;
 mod inline;
 mod jobs;
+mod parts;
 mod portable;
 mod problem;
 mod reader;
@@ -31,6 +32,7 @@ use serde_json::Value;
 use self::credentials::{Credentials, Variables};
 use self::files::{FileError, Files};
 pub use self::inline::Inline;
+pub use self::parts::{Parts, Secret};
 pub use self::portable::{Portable, Variable};
 pub use self::problem::{Excerpt, Problem};
 use self::problem::{Problems, Source};
@@ -42,6 +44,7 @@ use crate::model::Workflow;
 #[derive(Clone)]
 pub struct Project {
     pub dir: PathBuf,
+    pub name: Option<String>,
     pub workflows: Vec<Workflow>,
     /// Name → what becomes `state.configuration`, or holds the secrets of a webhook.
     pub credentials: BTreeMap<String, Value>,
@@ -53,6 +56,7 @@ impl fmt::Debug for Project {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Project")
             .field("dir", &self.dir)
+            .field("name", &self.name)
             .field("workflows", &self.workflows)
             .field("credentials", &self.credentials.keys())
             .field("lacking", &self.lacking)
@@ -69,6 +73,9 @@ pub struct Loaded {
     pub files: Snapshot,
     /// Job → where its expression stands in the project file, for those that are written there.
     pub inline: BTreeMap<String, Inline>,
+    /// The files that were read, as the project names them: its parts, and those that hold credentials.
+    parts: BTreeSet<PathBuf>,
+    secret: BTreeSet<PathBuf>,
 }
 
 /// A project that cannot be used.
@@ -100,15 +107,28 @@ const ENV_FILE: &str = ".env";
 impl Project {
     /// Reads the project in `dir`. All that is wrong with it is found in one go.
     pub fn load(dir: &Path, environment: Environment<'_>) -> Result<Loaded, Broken> {
+        Self::load_with(dir, environment, false)
+    }
+
+    /// As [`Project::load`]; `without_secrets` where variables and files with credentials need not be.
+    fn load_with(dir: &Path, environment: Environment<'_>, without_secrets: bool) -> Result<Loaded, Broken> {
         let mut problems = Problems::default();
         let mut inline = BTreeMap::new();
-        let mut project =
-            Self { dir: dir.to_owned(), workflows: Vec::new(), credentials: BTreeMap::new(), lacking: BTreeSet::new() };
-        let files = match Files::new(dir) {
+        let mut project = Self {
+            dir: dir.to_owned(),
+            name: None,
+            workflows: Vec::new(),
+            credentials: BTreeMap::new(),
+            lacking: BTreeSet::new(),
+        };
+        let (mut parts, mut secret) = (BTreeSet::new(), BTreeSet::new());
+        let files = match Files::new(dir, without_secrets) {
             Ok(mut files) => {
                 let dotenv = read_dotenv(&mut files, &mut problems);
-                let variables = |name: &str| environment(name).or_else(|| dotenv.get(name).cloned());
+                let known = |name: &str| environment(name).or_else(|| dotenv.get(name).cloned());
+                let variables = |name: &str| known(name).or_else(|| without_secrets.then(String::new));
                 project.read(&mut files, &variables, &mut problems, &mut inline);
+                (parts, secret) = (files.parts, files.secret);
                 files.looked_at
             }
             Err(problem) => {
@@ -118,7 +138,7 @@ impl Project {
         };
         let Problems { errors, warnings } = problems.sorted();
         if errors.is_empty() {
-            Ok(Loaded { project, warnings, files, inline })
+            Ok(Loaded { project, warnings, files, inline, parts, secret })
         } else {
             Err(Broken { errors, warnings, files })
         }
@@ -193,6 +213,7 @@ impl Project {
         }
         const KEYS: [&str; 7] = ["jobs", "triggers", "credentials", "name", "description", "version", "id"];
         let Some(fields) = reader.fields(&root, "a project", &KEYS) else { return };
+        self.name = fields.get("name").and_then(|node| node.as_text()).map(str::to_owned);
         let mut credentials = fields
             .get("credentials")
             .map(|node| Credentials::read(node, &mut reader, files, variables))
@@ -239,7 +260,8 @@ fn keep_secret(node: &yaml::Node, section: &Range<usize>, source: &mut Source) {
 
 /// The variables that the project's `.env` sets. What is wrong with the file is told when the project is read.
 pub fn dotenv(dir: &Path) -> BTreeMap<String, String> {
-    Files::new(dir).map_or_else(|_| BTreeMap::new(), |mut files| read_dotenv(&mut files, &mut Problems::default()))
+    Files::new(dir, true)
+        .map_or_else(|_| BTreeMap::new(), |mut files| read_dotenv(&mut files, &mut Problems::default()))
 }
 
 fn read_dotenv(files: &mut Files, problems: &mut Problems) -> BTreeMap<String, String> {

@@ -42,13 +42,13 @@ const COMPANIONS: [&str; 2] = ["fnhost.lock", "fnhost.yaml"];
 impl Portable {
     /// The project in `dir`. `taken` are names that no new variable may have.
     pub fn of(dir: &Path, taken: BTreeSet<String>) -> Result<Self, Broken> {
-        let mut files = Files::new(dir).map_err(Broken::from)?;
+        let mut files = Files::new(dir, true).map_err(Broken::from)?;
         let Some(file) = super::PROJECT_FILES.into_iter().find(|name| files.exists(name)) else {
             let hint = "name a directory with a project.yaml, a project.yml or a project.json";
             return Err(Broken::from(Problem::of_file(dir, "there is no project file here").hint(hint)));
         };
-        // What its variables are set to makes no difference to what is passed on.
-        let loaded = Project::load(dir, &|_| Some("{}".to_owned()))?;
+        // What its secrets are, and whether they are there, makes no difference to what is passed on.
+        let loaded = Project::load_with(dir, &|_| None, true)?;
         let source = files.read(file).map_err(|error| broken(dir, error))?;
         let root = yaml::parse(&source.text).root.map_or(Value::Null, |root| root.to_value());
         let Value::Object(mut project) = root else {

@@ -6,6 +6,7 @@ pub mod gate;
 pub mod http_server;
 pub mod mariadb;
 mod store;
+pub mod unpacked;
 
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;

@@ -2,7 +2,7 @@
 //!
 //! A pack belongs to one build of fnhost and one state of the package files; anything else is rebuilt, never mended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::{Entry, Kind, Module, Pack, Target, is_unchanged};
 struct Header {
     build: String,
     modules: Vec<ModuleHeader>,
-    entries: HashMap<String, (u32, Vec<String>)>,
+    entries: BTreeMap<String, (u32, Vec<String>)>,
     code: Vec<(String, usize)>,
 }
 
@@ -94,6 +94,19 @@ pub fn load(path: &Path) -> Option<Pack> {
 
 /// Writes the pack to `path`, whole or not at all.
 pub fn store(pack: &Pack, path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    hash_seed::keep(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(&to_bytes(pack)?)?;
+    // Readable by whoever may read the packages beside it: a store is often written by one user and used by another.
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// The pack as a file holds it: the same bytes for the same pack.
+pub fn to_bytes(pack: &Pack) -> std::io::Result<Vec<u8>> {
     let code = pack.code.read().expect("code cache");
     let mut code: Vec<_> = code.iter().collect();
     code.sort_by_key(|(key, _)| key.as_str());
@@ -129,20 +142,13 @@ pub fn store(pack: &Pack, path: &Path) -> std::io::Result<()> {
         code: code.iter().map(|(key, cache)| ((*key).clone(), cache.len())).collect(),
     };
     let header = serde_json::to_vec(&header)?;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory)?;
-    hash_seed::keep(directory)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
     for module in &pack.modules {
-        file.write_all(module.source.as_bytes())?;
+        bytes.extend(module.source.as_bytes());
     }
     for (_, cache) in code {
-        file.write_all(cache)?;
+        bytes.extend(&cache[..]);
     }
-    // Readable by whoever may read the packages beside it: a store is often written by one user and used by another.
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    file.persist(path)?;
-    Ok(())
+    Ok(bytes)
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::job_function::JobFunction;
 pub use build::build;
-pub use disk::{build_id, load, store};
+pub use disk::{build_id, load, store, to_bytes};
 pub use transform::{MODULE_PARAMETERS, SCRIPT_PARAMETERS, module_imports};
 
 /// What a file is; `js/modules.js` knows the numbers.
@@ -110,6 +110,24 @@ impl Pack {
         jobs.entry(code.to_owned()).or_insert(function).clone()
     }
 
+    /// The pack as it would be if what lies in the directory `from` lay in `to`, as files of the time `modified`
+    /// (nanoseconds since 1970). Code caches hold paths, so it has none.
+    pub fn moved(self, from: &Path, to: &Path, modified: u64) -> Self {
+        let (from_text, to_text) = (from.to_string_lossy(), to.to_string_lossy());
+        let modules = self.modules.into_iter().map(|module| {
+            let path = module.path.strip_prefix(from).map_or(module.path.clone(), |within| to.join(within));
+            let target = |target| match target {
+                Target::Missing { code, message } => {
+                    Target::Missing { code, message: message.replace(&*from_text, &to_text) }
+                }
+                other => other,
+            };
+            let targets = module.targets.into_iter().map(|(specifier, led)| (specifier, target(led))).collect();
+            Module { path, targets, stamp: (module.stamp.0, modified), ..module }
+        });
+        Self::new(modules.collect(), self.entries, HashMap::new(), true)
+    }
+
     /// The code cache stored under `key`: a module number, or the specifier and content hash of a built-in script.
     pub fn code(&self, key: &str) -> Option<Arc<[u8]>> {
         self.code.read().expect("code cache").get(key).cloned()
@@ -128,6 +146,11 @@ impl Pack {
             (&module.path, module.kind as u8, module.stamp).hash(&mut hasher);
         }
         hasher.finish()
+    }
+
+    /// Drops all code caches.
+    pub fn forget_code(&self) {
+        self.code.write().expect("code cache").clear();
     }
 
     /// True once after something was added.

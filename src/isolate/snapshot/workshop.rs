@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::build::build;
 use super::file;
-use crate::isolate::host::Host;
+use crate::isolate::host::{Host, adaptor_key};
 use crate::isolate::{HostOptions, LocalAdaptor};
 
 /// The command that [`work`] is behind.
@@ -93,7 +93,7 @@ pub fn work() -> Result<(), String> {
     // What isolates have made is gone with them before the snapshot is begun.
     let (set, modules) = host.rehearse(&order.adaptors).map_err(|error| error.message)?;
     let Some(pack) = &set.pack else { return Err(set.unpacked.clone().unwrap_or_default()) };
-    let path = set.snapshot_file();
+    let path = host.snapshot_file(&adaptor_key(&order.adaptors));
     // One at a time. Given up with the process.
     let lock = File::create(path.with_extension("lock")).map_err(|error| error.to_string())?;
     lock.lock().map_err(|error| error.to_string())?;

@@ -17,7 +17,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio_rustls::TlsAcceptor;
 
@@ -25,6 +25,31 @@ use tokio_rustls::TlsAcceptor;
 pub const USER: (&str, &str) = ("nurse", "cr3dential-of-the-nurse");
 /// Bytes of what `/big` answers.
 pub const BIG: usize = 20 << 20;
+
+/// What proves who a server is.
+pub struct Identity {
+    pub certificate: Certificate,
+    pub key: KeyPair,
+    /// The certificate of the authority, which nobody knows, as PEM text.
+    pub authority: String,
+}
+
+impl Identity {
+    /// For `localhost` and `127.0.0.1`.
+    pub fn of_localhost() -> Self {
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.distinguished_name.push(DnType::CommonName, "Authority of the tests");
+        let authority_key = KeyPair::generate().unwrap();
+        let pem = authority.self_signed(&authority_key).unwrap().pem();
+        let issuer = Issuer::new(authority, authority_key);
+
+        let key = KeyPair::generate().unwrap();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+        Self { certificate, key, authority: pem }
+    }
+}
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -170,16 +195,7 @@ impl Server {
     /// Serves the routes below behind TLS, with a certificate for `localhost` and `127.0.0.1` from an authority that
     /// nobody knows. Returns the authority's certificate as PEM text too.
     pub fn start_tls() -> (Self, String) {
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        authority.distinguished_name.push(DnType::CommonName, "Authority of the tests");
-        let authority_key = KeyPair::generate().unwrap();
-        let pem = authority.self_signed(&authority_key).unwrap().pem();
-        let authority = Issuer::new(authority, authority_key);
-
-        let key = KeyPair::generate().unwrap();
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+        let Identity { certificate, key, authority } = Identity::of_localhost();
         let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -188,7 +204,7 @@ impl Server {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
-        (Self::serve(Some(TlsAcceptor::from(Arc::new(config))), Arc::new(routes)), pem)
+        (Self::serve(Some(TlsAcceptor::from(Arc::new(config))), Arc::new(routes)), authority)
     }
 
     fn serve(tls: Option<TlsAcceptor>, handler: Handler) -> Self {
