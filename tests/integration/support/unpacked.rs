@@ -46,22 +46,19 @@ impl Unpacked {
         test[1..].to_vec()
     }
 
-    /// A command within the image, with the image's variables and `env`. The network is that of the test.
+    /// What the image's processes see as `/data`.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A command within the image, with the image's variables and `env`, on a root that cannot be written. The network is
+    /// that of the test.
     pub fn command(&self, words: &[String], env: &[(String, String)]) -> Command {
-        self.command_on("--ro-bind", words, env)
-    }
-
-    /// The same, on a root that can be written.
-    pub fn writing_command(&self, words: &[String]) -> Command {
-        self.command_on("--bind", words, &[])
-    }
-
-    fn command_on(&self, bind: &str, words: &[String], env: &[(String, String)]) -> Command {
         let (user, group) = self.config["User"].as_str().unwrap().split_once(':').unwrap();
         let mut command = Command::new("bwrap");
         command.args(["--unshare-user", "--uid", user, "--gid", group, "--die-with-parent", "--clearenv"]);
-        command.arg(bind).arg(self.root()).arg("/");
-        command.arg("--bind").arg(self.directory.path().join("data")).arg("/data");
+        command.arg("--ro-bind").arg(self.root()).arg("/");
+        command.arg("--bind").arg(self.data()).arg("/data");
         command.args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
         command.args(["--chdir", self.config["WorkingDir"].as_str().unwrap()]);
         let own = texts(&self.config["Env"]);
