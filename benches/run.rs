@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use fnhost::compile::{self, Adaptor, Compiled, Dialect};
 use fnhost::isolate::{
-    Host, HostOptions, IsolatePool, Job, Limits, LocalAdaptor, Network, PoolOptions, RunStats, platform,
+    Host, HostOptions, IdleIsolate, IsolatePool, Job, Limits, LocalAdaptor, Network, PoolOptions, RunStats, platform,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -61,11 +61,14 @@ fn main() {
     if wanted("processes") {
         report.push_str(&processes(&fnhost, &store, &work, &server));
     }
-    if wanted("isolates") {
-        report.push_str(&isolates(&store, &server));
-    }
-    if wanted("pool") {
-        report.push_str(&warm_starts(&store, &server));
+    if wanted("isolates") || wanted("pool") {
+        let (host, _kept) = host(&fnhost, &store);
+        if wanted("isolates") {
+            report.push_str(&isolates(&host, &server));
+        }
+        if wanted("pool") {
+            report.push_str(&warm_starts(&host, &server));
+        }
     }
     if wanted("parts") {
         report.push_str(&parts(&store, &work));
@@ -288,8 +291,16 @@ fn cases(server: &Server) -> [(&'static str, Option<&'static str>, String); 4] {
     ]
 }
 
-fn isolates(store: &Path, server: &Server) -> String {
+/// A host on both adaptors, loaded together as a server has them.
+fn host(fnhost: &Path, store: &Path) -> (Host, Option<IdleIsolate>) {
     let host = Host::new(HostOptions { store: store.to_owned(), ..Default::default() });
+    let adaptors = ["@openfn/language-common", "@openfn/language-http"].map(str::to_owned);
+    host.make_snapshot(fnhost, &adaptors);
+    let kept = host.load_together(&adaptors);
+    (host, kept)
+}
+
+fn isolates(host: &Host, server: &Server) -> String {
     let mut table = String::from(
         "## A fresh isolate in one process\n\nCreated, used for one run, dropped; code caches warm. Median of milliseconds; \
          CPU is that of the isolate's own thread, from its start until the isolate is gone. Memory is what each of 16 \
@@ -298,7 +309,7 @@ fn isolates(store: &Path, server: &Server) -> String {
          |---|---|---|---|---|---|---|---|---|\n",
     );
     for (name, adaptor, source) in cases(server) {
-        let job = job(&host, adaptor, &source);
+        let job = job(host, adaptor, &source);
         let mut samples = Vec::new();
         for run in 0..RUNS + 5 {
             let outcome = host.run(job.clone(), "{}".into(), Box::new(|_| {}));
@@ -313,14 +324,14 @@ fn isolates(store: &Path, server: &Server) -> String {
         let waiting = source.trim_end_matches(['\n', ';']).to_owned()
             + ";\nfn(async state => { await new Promise(done => setTimeout(done, 4000)); return state; });";
         let waiting = match adaptor {
-            Some(_) => self::job(&host, adaptor, &waiting),
+            Some(_) => self::job(host, adaptor, &waiting),
             None => self::job(
-                &host,
+                host,
                 None,
                 "export default [async (state) => { await new Promise(done => setTimeout(done, 4000)); return state; }];",
             ),
         };
-        let memory = memory_of_waiting(&host, &waiting);
+        let memory = memory_of_waiting(host, &waiting);
         let _ = writeln!(
             table,
             "| {name} | {} | {} | {} | {} | {} | {} | {heap:.1} | {memory:.1} |",
@@ -337,7 +348,7 @@ fn isolates(store: &Path, server: &Server) -> String {
 }
 
 /// What a spare saves a run of the pool.
-fn warm_starts(store: &Path, server: &Server) -> String {
+fn warm_starts(host: &Host, server: &Server) -> String {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let mut table = String::from(
@@ -348,8 +359,7 @@ fn warm_starts(store: &Path, server: &Server) -> String {
          |---|---|---|---|---|---|---|---|\n",
     );
     for (name, adaptor, source) in cases(server) {
-        let host = Host::new(HostOptions { store: store.to_owned(), ..Default::default() });
-        let job = job(&host, adaptor, &source);
+        let job = job(host, adaptor, &source);
         let samples = |spares| {
             let pool = IsolatePool::new(host.clone(), PoolOptions { size: 2, spares_per_set: spares, spares });
             runtime.block_on(async {
