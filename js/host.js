@@ -419,6 +419,7 @@ function describeValue(value) {
 // ---------------------------------------------------------------------------------------------------------------
 
 const loadIntercept = core.createLazyLoader("ext:fnhost/intercept.js");
+const loadKept = core.createLazyLoader("ext:fnhost/kept.js");
 const loadTrace = core.createLazyLoader("ext:fnhost/trace.js");
 
 // After the runtime's own bootstrap, before any adaptor.
@@ -448,10 +449,25 @@ function trace() {
   loadTrace().trace(op_fnhost_call_begin, op_fnhost_call_end);
 }
 
+// For an isolate that is kept for further runs, before its first.
+function prepareToStay(isolation) {
+  const kept = loadKept();
+  kept.prepare(isolation);
+  op_fnhost_log("debug", kept.count());
+}
+
+function clearUp(isolation) {
+  return loadKept().clearUp(isolation);
+}
+
+function closeSockets() {
+  loadKept().closeSockets();
+}
+
 // Evaluates a part of the runtime before somebody needs it.
 function loadAhead(specifier, isModule) {
   if (isModule) core.createLazyLoader(specifier)();
   else core.loadExtScript(specifier);
 }
 
-globalThis.__fnhost = { setup, loadAhead, compileAhead, intercept, trace, evaluateJob, run, evaluated };
+globalThis.__fnhost = { setup, loadAhead, compileAhead, intercept, trace, evaluateJob, run, evaluated, prepareToStay, closeSockets, clearUp };
