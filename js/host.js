@@ -420,6 +420,7 @@ function describeValue(value) {
 // ---------------------------------------------------------------------------------------------------------------
 
 const loadIntercept = core.createLazyLoader("ext:fnhost/intercept.js");
+const loadKept = core.createLazyLoader("ext:fnhost/kept.js");
 const loadTrace = core.createLazyLoader("ext:fnhost/trace.js");
 
 // After the runtime's own bootstrap. What does not depend on the run.
@@ -451,6 +452,21 @@ function intercept() {
 // For a run that is part of a trace, before any adaptor.
 function trace() {
   loadTrace().trace(op_fnhost_call_begin, op_fnhost_call_end);
+}
+
+// For an isolate that is kept for further runs, before its first.
+function prepareToStay(isolation) {
+  const kept = loadKept();
+  kept.prepare(isolation);
+  op_fnhost_log("debug", kept.count());
+}
+
+function clearUp(isolation) {
+  return loadKept().clearUp(isolation);
+}
+
+function closeSockets() {
+  loadKept().closeSockets();
 }
 
 // Evaluates a part of the runtime before somebody needs it.
@@ -497,4 +513,7 @@ globalThis.__fnhost = {
   evaluateJob,
   run,
   evaluated,
+  prepareToStay,
+  closeSockets,
+  clearUp,
 };

@@ -65,6 +65,13 @@ pub struct AdaptorSet {
     file: PathBuf,
 }
 
+impl AdaptorSet {
+    /// Whether the isolate of a run of this job can be kept. A module graph cannot: it is there once.
+    pub(super) fn lets_keep(&self, job: &Job) -> bool {
+        !job.test && self.pack.as_ref().is_some_and(|pack| pack.job(&job.compiled.code).is_some())
+    }
+}
+
 /// The key under which a set of adaptors is known, whatever the order in which they are named.
 pub(super) fn adaptor_key(specifiers: &[String]) -> AdaptorKey {
     let mut key = specifiers.to_vec();
@@ -263,6 +270,7 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         hide: None,
         remove_from_state: Vec::new(),
         traceparent: None,
+        keep: None,
     })
 }
 

@@ -231,9 +231,9 @@ impl BufferAccount {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// The most bytes that were alive at once.
-    pub fn peak(&self) -> usize {
-        self.peak.load(Ordering::Relaxed)
+    /// The most bytes that were alive at once since this was last asked.
+    pub fn take_peak(&self) -> usize {
+        self.peak.swap(self.live.load(Ordering::Relaxed), Ordering::Relaxed)
     }
 
     /// An allocator for one isolate that reports to this account.

@@ -8,7 +8,7 @@
 //! Spares are made one at a time, and only while a slot is free: a pool at its limit has better use for the processor.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -20,7 +20,10 @@ use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
 use super::host::{AdaptorKey, AdaptorSet, Host, adaptor_key};
 use super::isolate_thread::{IsolateThread, Order, Plan};
+use super::isolation::Keep;
+use super::kept::{Kept, KeptOptions, Veteran};
 use super::limits::{Limits, Stop};
+use super::pack::Footprint;
 use super::run::{Job, LogSink, Outcome};
 use super::spares::{Kind, Spares};
 
@@ -33,13 +36,15 @@ pub struct PoolOptions {
     pub spares_per_set: usize,
     /// Warm isolates altogether. The set used longest ago loses its own first.
     pub spares: usize,
+    /// Isolates that are kept after their runs, where these allow it.
+    pub kept: KeptOptions,
 }
 
 impl Default for PoolOptions {
     /// As many runs as the machine has cores, at least two, and a spare for each of twice as many adaptor sets.
     fn default() -> Self {
         let size = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        Self { size, spares_per_set: 1, spares: 2 * size }
+        Self { size, spares_per_set: 1, spares: 2 * size, kept: KeptOptions::default() }
     }
 }
 
@@ -54,10 +59,16 @@ pub struct PoolStats {
     pub waiting: usize,
     /// Warm isolates that wait for a run.
     pub spares: usize,
+    /// Isolates that have run and wait for another run.
+    pub kept: usize,
     /// Isolates made since the start.
     pub created: u64,
     /// Runs that found a warm isolate.
     pub warm_runs: u64,
+    /// Runs in isolates that had run before.
+    pub kept_runs: u64,
+    /// Isolates that might have been kept, and were not for what their last run left behind or how it ended.
+    pub retired: u64,
     /// Runs that had to have one made.
     pub cold_runs: u64,
     /// Threads given up with runs that V8 could not end.
@@ -75,11 +86,16 @@ struct Pool {
     size: usize,
     slots: Arc<Semaphore>,
     spares: Mutex<Spares<IsolateThread>>,
+    kept: Mutex<Kept<IsolateThread>>,
+    /// Whether a task waits to retire isolates that nobody uses.
+    retiring: AtomicBool,
     draining: CancellationToken,
     running: AtomicUsize,
     waiting: AtomicUsize,
     created: AtomicU64,
     warm_runs: AtomicU64,
+    kept_runs: AtomicU64,
+    retired: AtomicU64,
     cold_runs: AtomicU64,
 }
 
@@ -91,11 +107,15 @@ impl IsolatePool {
             size,
             slots: Arc::new(Semaphore::new(size)),
             spares: Mutex::new(Spares::new(options.spares_per_set, options.spares)),
+            kept: Mutex::new(Kept::new(options.kept)),
+            retiring: AtomicBool::new(false),
             draining: CancellationToken::new(),
             running: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             created: AtomicU64::new(0),
             warm_runs: AtomicU64::new(0),
+            kept_runs: AtomicU64::new(0),
+            retired: AtomicU64::new(0),
             cold_runs: AtomicU64::new(0),
         }))
     }
@@ -174,8 +194,11 @@ impl IsolatePool {
             running: pool.running.load(Ordering::Relaxed),
             waiting: pool.waiting.load(Ordering::Relaxed),
             spares: pool.spares().len(),
+            kept: pool.kept().len(),
             created: count(&pool.created),
             warm_runs: count(&pool.warm_runs),
+            kept_runs: count(&pool.kept_runs),
+            retired: count(&pool.retired),
             cold_runs: count(&pool.cold_runs),
             lost: pool.host.threads.lost(),
             buffers: pool.host.buffers.load(Ordering::Relaxed),
@@ -188,6 +211,8 @@ impl IsolatePool {
         // Never fails: nothing closes the semaphore.
         let all = self.0.slots.acquire_many(self.0.size as u32).await;
         self.0.spares().clear();
+        let kept = self.0.kept().clear();
+        drop(kept);
         let threads = self.0.host.threads.clone();
         let _ = tokio::task::spawn_blocking(move || threads.end()).await;
         drop(all);
@@ -199,11 +224,15 @@ impl Pool {
         self.spares.lock().expect("nothing panics while it holds the spares")
     }
 
+    fn kept(&self) -> MutexGuard<'_, Kept<IsolateThread>> {
+        self.kept.lock().expect("nothing panics while it holds the kept isolates")
+    }
+
     /// Runs a job, and stops it when it is cancelled.
     async fn supervise(
         self: &Arc<Self>,
         asked: Instant,
-        job: Job,
+        mut job: Job,
         state: String,
         sink: LogSink,
         cancel: &CancellationToken,
@@ -212,29 +241,106 @@ impl Pool {
             return cancelled();
         }
         let kind = Kind { adaptors: adaptor_key(&job.adaptors), heap: job.limits.heap };
-        let started = match self.adaptors(&kind.adaptors).await {
-            Ok(set) => self.isolate(&set, &kind).map(|(isolate, warm)| (set, isolate, warm)),
-            Err(error) => Err(error),
-        };
-        let (set, isolate, warm) = match started {
-            Ok(started) => started,
+        let set = match self.adaptors(&kind.adaptors).await {
+            Ok(set) => set,
             Err(error) => return Outcome::failed(error),
         };
-        let vigil = Vigil::new(isolate.tripwire.clone(), job.limits.clone());
+        job.keep = job.keep.filter(|_| set.lets_keep(&job));
+        let keep = job.keep;
+        let found = match &keep {
+            Some(keep) => self.veteran(&set, &kind, keep),
+            None => self.isolate(&set, &kind).map(|(isolate, warm)| (Veteran::new(isolate), warm)),
+        };
+        let (veteran, warm) = match found {
+            Ok(found) => found,
+            Err(error) => return Outcome::failed(error),
+        };
+        let vigil = Vigil::new(veteran.isolate.tripwire.clone(), job.limits.clone());
         let (sender, outcome) = oneshot::channel();
         let report = Box::new(move |outcome| drop(sender.send(outcome)));
-        isolate.give(Order { job, state, sink, asked, warm, report });
+        veteran.isolate.give(Order { job, state, sink, asked, warm, report });
+        // Nobody else gives this isolate a run: if it is not to be kept, it ends after this one.
+        let veteran = keep.map(|keep| (keep, veteran));
         self.tend();
         match custody::watch(outcome, &self.host.threads, vigil, cancel).await {
             Ok(mut outcome) => {
-                let footprint = std::mem::take(&mut outcome.footprint);
-                if let Some(pack) = set.pack.as_ref().filter(|_| outcome.error.is_none()) {
+                let footprint = outcome.footprint.take().filter(|_| outcome.error.is_none());
+                if let Some((keep, veteran)) = veteran {
+                    self.keep(keep, veteran, &outcome, footprint.as_ref());
+                }
+                if let (Some(pack), Some(footprint)) = (&set.pack, footprint) {
                     pack.set_footprint(footprint);
                 }
                 outcome
             }
             Err(lost) => Outcome::failed(lost),
         }
+    }
+
+    /// Keeps an isolate after its run, if that left it as it was.
+    fn keep(self: &Arc<Self>, keep: Keep, veteran: Veteran<IsolateThread>, outcome: &Outcome, loaded: Option<&Footprint>) {
+        // A cancellation that came too late for its run must not hit the next one.
+        let reusable = outcome.reusable && veteran.isolate.tripwire.tripped().is_none();
+        let mut kept = self.kept();
+        if let Some(loaded) = loaded {
+            kept.remember(&keep, loaded);
+        }
+        let gone = if reusable { kept.put(keep, veteran, outcome.stats.heap + outcome.stats.buffers) } else { Vec::new() };
+        drop(kept);
+        if reusable {
+            self.retire_idle();
+        } else {
+            self.retired.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(gone);
+    }
+
+    /// Sees to it that isolates which nobody uses do not stay.
+    fn retire_idle(self: &Arc<Self>) {
+        if self.retiring.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let pool = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                let Some(strong) = pool.upgrade() else { return };
+                let (gone, next) = strong.kept().retire_idle();
+                drop(gone);
+                let Some(next) = next else {
+                    strong.retiring.store(false, Ordering::Release);
+                    return;
+                };
+                drop(strong);
+                tokio::time::sleep_until(next.into()).await;
+            }
+        });
+    }
+
+    /// An isolate that has served runs of this kind, or one that may serve them from now on. The second value tells
+    /// whether it was made before.
+    fn veteran(
+        self: &Arc<Self>,
+        set: &AdaptorSet,
+        kind: &Kind,
+        keep: &Keep,
+    ) -> Result<(Veteran<IsolateThread>, bool), RunError> {
+        let (veteran, footprint) = {
+            let mut kept = self.kept();
+            (kept.take(keep), kept.footprint(keep))
+        };
+        if let Some(veteran) = veteran.filter(|veteran| !veteran.isolate.tripwire.is_lost()) {
+            self.kept_runs.fetch_add(1, Ordering::Relaxed);
+            return Ok((veteran, true));
+        }
+        let Some(footprint) = footprint else {
+            return self.isolate(set, kind).map(|(isolate, warm)| (Veteran::new(isolate), warm));
+        };
+        // What the runs need is known, and it has to be there before the first of them.
+        let plan = Plan { footprint, ..self.plan(set, kind.heap, false) };
+        let isolate = IsolateThread::start(&self.host, plan)?;
+        self.cold_runs.fetch_add(1, Ordering::Relaxed);
+        self.created.fetch_add(1, Ordering::Relaxed);
+        Ok((Veteran::new(isolate), false))
     }
 
     async fn adaptors(&self, key: &AdaptorKey) -> Result<Arc<AdaptorSet>, RunError> {

@@ -18,6 +18,7 @@ use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::host::Host;
 use super::intercept::Request;
 use super::isolate_thread::Plan;
+use super::isolation::{Isolation, Keep};
 use super::job_function::{JOB_PARAMETERS, JobFunction};
 use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
@@ -50,12 +51,21 @@ pub struct Job {
     pub remove_from_state: Vec<String>,
     /// W3C trace context that the job's HTTP requests are part of, if traces are exported.
     pub traceparent: Option<String>,
+    /// For which runs its isolate may be kept; None: for none.
+    pub keep: Option<Keep>,
 }
 
 /// No network.
 const NOTHING: &Network = &Network::Only(Vec::new());
 
 impl Job {
+    /// The job, with an isolate that it may share with others that are the same and belong to the same `owner`: texts
+    /// that tell it from all others, its credential among them. Set this last.
+    pub fn isolated(mut self, isolation: Isolation, owner: &[&str]) -> Self {
+        self.keep = Keep::new(isolation, owner, &self);
+        self
+    }
+
     /// What the run may connect to.
     fn reach(&self) -> &Network {
         if self.test { NOTHING } else { &self.network }
@@ -109,8 +119,12 @@ pub struct Outcome {
     pub state: Option<String>,
     pub error: Option<RunError>,
     pub stats: RunStats,
-    /// What the run loaded.
-    pub(super) footprint: Footprint,
+    /// What the run loaded, if that is of interest.
+    pub(super) footprint: Option<Footprint>,
+    /// Whether its isolate waits for another run.
+    pub(super) reusable: bool,
+    /// Why its isolate could not be kept, although it was to be.
+    pub residue: Option<String>,
 }
 
 /// Per-run values the ops reach through `OpState`.
@@ -119,7 +133,7 @@ pub(super) struct RunContext {
     pub tripwire: Arc<Tripwire>,
     pub log_bytes: usize,
     sink: LogSink,
-    operation_names: Vec<String>,
+    compiled: Arc<Compiled>,
     operation_started: Instant,
 }
 
@@ -144,7 +158,7 @@ impl RunContext {
     }
 
     pub fn mark(&mut self, mark: &str, operation: u32) {
-        let name = self.operation_names.get(operation as usize - 1).map_or("", String::as_str);
+        let name = self.compiled.operations.get(operation as usize - 1).map_or("", |operation| &operation.name);
         let message = if mark == "operation-start" {
             self.operation_started = Instant::now();
             format!("Starting operation {operation}: {name}")
@@ -158,7 +172,7 @@ impl RunContext {
 impl Outcome {
     /// The outcome of a run that did not come to its operations.
     pub(super) fn failed(error: RunError) -> Self {
-        Self { state: None, error: Some(error), stats: RunStats::default(), footprint: Footprint::default() }
+        Self { state: None, error: Some(error), stats: RunStats::default(), footprint: None, reusable: false, residue: None }
     }
 
     pub(super) fn exception(message: impl Into<String>) -> Self {
@@ -168,15 +182,16 @@ impl Outcome {
 
 /// An isolate that can take one job.
 pub(super) struct Isolate {
-    worker: MainWorker,
-    loader: Rc<JobLoader>,
-    tripwire: Arc<Tripwire>,
+    pub(super) worker: MainWorker,
+    pub(super) loader: Rc<JobLoader>,
+    pub(super) tripwire: Arc<Tripwire>,
     buffers: Arc<BufferAccount>,
     packages: Arc<Packages>,
     pack: Option<Arc<Pack>>,
     /// The job that was compiled, if it is a function.
     compiled: Option<(Arc<JobFunction>, v8::Global<v8::Function>)>,
-    entry: EntryPoints,
+    pub(super) entry: EntryPoints,
+    has_run: bool,
 }
 
 /// The job that an isolate has taken.
@@ -272,6 +287,7 @@ impl Isolate {
             pack: plan.pack.clone(),
             compiled: None,
             entry,
+            has_run: false,
         };
         isolate.get_ready(&plan.footprint);
         Ok(isolate)
@@ -299,7 +315,7 @@ impl Isolate {
         }
     }
 
-    /// Makes the isolate that of `job`.
+    /// Makes the isolate that of `job`, for the first time or again.
     fn take_on<'a>(&mut self, job: &'a Job, sink: LogSink) -> Result<Taken<'a>, String> {
         let url = job_url(&job.name)?;
         let function = self.pack.as_ref().and_then(|pack| pack.job(&job.compiled.code));
@@ -307,21 +323,34 @@ impl Isolate {
             Some(function) => function.front,
             None => self.take_module(job, &url),
         };
-        self.buffers.set_limit(job.limits.buffers);
-        let permissions = permissions::container(self.packages.readable(), job.reach())?;
         let context = RunContext {
             limits: job.limits.clone(),
             tripwire: self.tripwire.clone(),
             log_bytes: 0,
             sink,
-            operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
+            compiled: job.compiled.clone(),
             operation_started: Instant::now(),
         };
+        self.worker.js_runtime.op_state().borrow_mut().put(context);
+        if !self.has_run {
+            self.has_run = true;
+            self.become_that_of(job, &url)?;
+        }
+        if let Some(calls) = job.traceparent.as_deref().and_then(Calls::part_of) {
+            self.worker.js_runtime.op_state().borrow_mut().put(calls);
+            self.entry.call(&mut self.worker.js_runtime, &self.entry.trace, &[])?;
+        }
+        Ok(Taken { job, url, function, prelude })
+    }
+
+    /// Sets what is the same for all runs that the isolate may have.
+    fn become_that_of(&mut self, job: &Job, url: &Url) -> Result<(), String> {
+        self.buffers.set_limit(job.limits.buffers);
+        let permissions = permissions::container(self.packages.readable(), job.reach())?;
         let runtime = &mut self.worker.js_runtime;
         {
             let state = runtime.op_state();
             let mut state = state.borrow_mut();
-            state.put(context);
             state.put(permissions);
             // What the runtime takes for the main module.
             state.put(url.clone());
@@ -329,11 +358,10 @@ impl Isolate {
         if job.test {
             self.entry.call(runtime, &self.entry.intercept, &[])?;
         }
-        if let Some(calls) = job.traceparent.as_deref().and_then(Calls::part_of) {
-            runtime.op_state().borrow_mut().put(calls);
-            self.entry.call(runtime, &self.entry.trace, &[])?;
+        if let Some(keep) = &job.keep {
+            self.prepare_to_stay(keep.isolation)?;
         }
-        Ok(Taken { job, url, function, prelude })
+        Ok(())
     }
 
     /// Names a job that stays a module to the loader. Returns how many columns its first line is moved by.
@@ -364,15 +392,19 @@ impl Isolate {
         };
         let watch = Watch::start(&job.limits, self.tripwire.clone());
         let (state, error) = self.execute(&taken, state, &mut stats).await;
+        let cleared = match job.keep {
+            Some(keep) => self.clear_up(keep.isolation, error.as_ref()).await,
+            None => Err(String::new()),
+        };
         drop(watch);
-        let mut footprint = Footprint::default();
-        if self.tripwire.tripped().is_none() {
+        let mut footprint = None;
+        if cleared.is_err() && self.tripwire.tripped().is_none() {
             self.harvest();
-            footprint = self.footprint();
+            footprint = Some(self.footprint());
         }
-        stats.buffers = self.buffers.peak();
+        stats.buffers = self.buffers.take_peak();
         stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
-        Outcome { state, error, stats, footprint }
+        Outcome { state, error, stats, footprint, reusable: cleared.is_ok(), residue: cleared.err().filter(|residue| !residue.is_empty()) }
     }
 
     /// What the run has loaded.
@@ -471,7 +503,6 @@ impl Isolate {
             Some(function) => {
                 let start = Instant::now();
                 let compiled = self.compile_job(function, &taken.url).map_err(Interrupted::Host)?;
-                self.compiled = Some((function.clone(), compiled.clone()));
                 stats.load = start.elapsed();
                 self.tripwire.arm(self.worker.js_runtime.v8_isolate(), context);
                 let start = Instant::now();
@@ -565,7 +596,10 @@ impl Isolate {
     }
 
     /// Compiles a job that is a function.
-    fn compile_job(&mut self, function: &JobFunction, url: &Url) -> Result<v8::Global<v8::Function>, String> {
+    fn compile_job(&mut self, function: &Arc<JobFunction>, url: &Url) -> Result<v8::Global<v8::Function>, String> {
+        if let Some((_, compiled)) = self.compiled.as_ref().filter(|(known, _)| Arc::ptr_eq(known, function)) {
+            return Ok(compiled.clone());
+        }
         delete_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         deno_core::scope!(scope, &mut self.worker.js_runtime);
         let text = |scope: &mut v8::PinScope<'_, '_>, text: &str| {
@@ -578,7 +612,9 @@ impl Isolate {
         let cache = function.code.get().map(|cache| &**cache);
         let (compiled, _) = ops::compile_function(scope, cache, source, url.into(), &JOB_PARAMETERS)
             .map_err(|error| format!("the compiled job does not parse: {error}"))?;
-        Ok(v8::Global::new(scope, compiled))
+        let compiled = v8::Global::new(scope, compiled);
+        self.compiled = Some((function.clone(), compiled.clone()));
+        Ok(compiled)
     }
 
     /// Calls a job that is a function. Returns what a module's namespace would be.
@@ -702,7 +738,7 @@ fn job_url(name: &str) -> Result<Url, String> {
 }
 
 /// The host's JavaScript functions; see the end of `js/host.js`.
-struct EntryPoints {
+pub(super) struct EntryPoints {
     prepare: v8::Global<v8::Function>,
     setup: v8::Global<v8::Function>,
     load_ahead: v8::Global<v8::Function>,
@@ -712,6 +748,9 @@ struct EntryPoints {
     evaluate_job: v8::Global<v8::Function>,
     run: v8::Global<v8::Function>,
     evaluated: v8::Global<v8::Function>,
+    pub prepare_to_stay: v8::Global<v8::Function>,
+    pub close_sockets: v8::Global<v8::Function>,
+    pub clear_up: v8::Global<v8::Function>,
 }
 
 impl EntryPoints {
@@ -738,13 +777,16 @@ impl EntryPoints {
             evaluate_job: function("evaluateJob"),
             run: function("run"),
             evaluated: function("evaluated"),
+            prepare_to_stay: function("prepareToStay"),
+            close_sockets: function("closeSockets"),
+            clear_up: function("clearUp"),
         };
         global.delete(scope, name);
         functions
     }
 
     /// Calls a function that is done when it returns.
-    fn call(
+    pub(super) fn call(
         &self,
         runtime: &mut deno_core::JsRuntime,
         function: &v8::Global<v8::Function>,
