@@ -187,12 +187,14 @@ function formatArgument(value) {
   return inspect(value);
 }
 
+// Labels of one run.
+let consoleCounts = { __proto__: null };
+let consoleTimers = { __proto__: null };
+
 function makeConsole() {
   const write = (level) => (...args) => {
     op_fnhost_log(level, ArrayPrototypeJoin(ArrayPrototypeMap(args, formatArgument), " "));
   };
-  const counts = { __proto__: null };
-  const timers = { __proto__: null };
   const info = write("info");
   const log = write("log");
   const debug = write("debug");
@@ -213,21 +215,21 @@ function makeConsole() {
       if (!condition) error("Assertion failed:", ...args);
     },
     count(label = "default") {
-      counts[label] = (counts[label] ?? 0) + 1;
-      log(`${label}: ${counts[label]}`);
+      consoleCounts[label] = (consoleCounts[label] ?? 0) + 1;
+      log(`${label}: ${consoleCounts[label]}`);
     },
     countReset(label = "default") {
-      counts[label] = 0;
+      consoleCounts[label] = 0;
     },
     time(label = "default") {
-      timers[label] = performance.now();
+      consoleTimers[label] = performance.now();
     },
     timeLog(label = "default", ...args) {
-      if (timers[label] !== undefined) log(`${label}: ${(performance.now() - timers[label]).toFixed(3)}ms`, ...args);
+      if (consoleTimers[label] !== undefined) log(`${label}: ${(performance.now() - consoleTimers[label]).toFixed(3)}ms`, ...args);
     },
     timeEnd(label = "default") {
-      if (timers[label] !== undefined) log(`${label}: ${(performance.now() - timers[label]).toFixed(3)}ms`);
-      delete timers[label];
+      if (consoleTimers[label] !== undefined) log(`${label}: ${(performance.now() - consoleTimers[label]).toFixed(3)}ms`);
+      delete consoleTimers[label];
     },
     group: log,
     groupCollapsed: log,
@@ -420,7 +422,6 @@ function describeValue(value) {
 // ---------------------------------------------------------------------------------------------------------------
 
 const loadIntercept = core.createLazyLoader("ext:fnhost/intercept.js");
-const loadKept = core.createLazyLoader("ext:fnhost/kept.js");
 const loadTrace = core.createLazyLoader("ext:fnhost/trace.js");
 
 // After the runtime's own bootstrap. What does not depend on the run.
@@ -454,19 +455,12 @@ function trace() {
   loadTrace().trace(op_fnhost_call_begin, op_fnhost_call_end);
 }
 
-// For an isolate that is kept for further runs, before its first.
-function prepareToStay(isolation) {
-  const kept = loadKept();
-  kept.prepare(isolation);
-  op_fnhost_log("debug", kept.count());
-}
-
-function clearUp(isolation) {
-  return loadKept().clearUp(isolation);
-}
-
-function closeSockets() {
-  loadKept().closeSockets();
+// After a run, if there may be another in this isolate.
+function clearUp() {
+  globalThis.state = undefined;
+  consoleCounts = { __proto__: null };
+  consoleTimers = { __proto__: null };
+  core.setAsyncContext(undefined);
 }
 
 // Evaluates a part of the runtime before somebody needs it.
@@ -513,7 +507,5 @@ globalThis.__fnhost = {
   evaluateJob,
   run,
   evaluated,
-  prepareToStay,
-  closeSockets,
   clearUp,
 };

@@ -14,7 +14,6 @@ const {
   ObjectFreeze,
   ObjectHasOwn,
   ObjectKeys,
-  ObjectValues,
   PromiseResolve,
   PromisePrototypeThen,
   String,
@@ -148,47 +147,23 @@ function requireComputed(specifier, module) {
 // Evaluation
 // ---------------------------------------------------------------------------------------------------------------
 
-// What was compiled before the isolate had a job, and in isolates that are kept all that was compiled.
+// What was compiled before the isolate had a job.
 const ahead = { __proto__: null };
-let keepsCode = false;
-
-// From now on modules are compiled once, to be evaluated any number of times.
-export function keepCode() {
-  keepsCode = true;
-}
 
 export function compileAhead(number) {
   ahead[number] = op_fnhost_compile(number);
 }
 
 function compile(number) {
-  const compiled = ahead[number] ?? op_fnhost_compile(number);
-  // What JSON says is an object that may be changed.
-  ahead[number] = keepsCode && compiled[0] !== JSON_TEXT ? compiled : undefined;
+  const compiled = ahead[number];
+  if (compiled === undefined) return op_fnhost_compile(number);
+  ahead[number] = undefined;
   return compiled;
 }
 
 // The numbers of all modules that were evaluated.
 export function evaluated() {
   return ObjectKeys(records);
-}
-
-// Forgets all modules, so that the next run evaluates its own.
-export function forgetRun() {
-  for (const number of ObjectKeys(records)) {
-    const { module } = records[number];
-    if (module !== undefined && node !== undefined) delete node._cache[module.filename];
-    delete records[number];
-  }
-}
-
-// Whether Node's own loader has loaded nothing: it keeps what it has.
-export function ownsNodeCache() {
-  return node === undefined || ObjectKeys(node._cache).length === 0;
-}
-
-export function usedBuiltins() {
-  return ObjectValues(builtins);
 }
 
 function evaluate(number, parent) {

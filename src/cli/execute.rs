@@ -133,7 +133,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
             hide: Some(logger.hider()),
             remove_from_state: vec!["configuration".into()],
             traceparent: None,
-            keep: None,
+            tenant: None,
         },
         state.text,
         {

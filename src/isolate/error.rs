@@ -134,11 +134,6 @@ impl RunError {
         }
     }
 
-    /// Whether the job or its adaptors threw it, in a run that was otherwise sound.
-    pub(super) fn is_of_the_job(&self) -> bool {
-        self.limit.is_none() && matches!(self.severity, Severity::Fail | Severity::Crash) && self.name != "ExitError"
-    }
-
     /// `process.exit` inside a run.
     pub fn exit(code: i32) -> Self {
         Self::new("ExitError", Severity::Crash, format!("Process exited with code: {code}"))

@@ -66,9 +66,9 @@ pub struct AdaptorSet {
 }
 
 impl AdaptorSet {
-    /// Whether the isolate of a run of this job can be kept. A module graph cannot: it is there once.
+    /// Whether the isolate of a run of this job can be kept. In a module graph a job is evaluated once for all.
     pub(super) fn lets_keep(&self, job: &Job) -> bool {
-        !job.test && self.pack.as_ref().is_some_and(|pack| pack.job(&job.compiled.code).is_some())
+        self.pack.as_ref().is_some_and(|pack| pack.job(&job.compiled.code).is_some())
     }
 }
 
@@ -270,7 +270,7 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         hide: None,
         remove_from_state: Vec::new(),
         traceparent: None,
-        keep: None,
+        tenant: None,
     })
 }
 

@@ -145,7 +145,7 @@ async fn make_and_serve(
             stats.create = create;
         }
         let mut outcome = isolate.run(&job, state, sink, stats).await;
-        if outcome.reusable {
+        if outcome.isolate_is_kept {
             outcome.stats.cpu = clock.now() - cpu;
             report(outcome);
             idle = Some(IDLE);

@@ -246,8 +246,7 @@ const JAVASCRIPT: [ExtensionFileSource; 3] = [
 ];
 
 /// Evaluated on demand only.
-const LAZY_JAVASCRIPT: [ExtensionFileSource; 3] = [
-    ExtensionFileSource::new("ext:fnhost/kept.js", ascii_str_include!("../../js/kept.js")),
+const LAZY_JAVASCRIPT: [ExtensionFileSource; 2] = [
     ExtensionFileSource::new("ext:fnhost/intercept.js", ascii_str_include!("../../js/intercept.js")),
     ExtensionFileSource::new("ext:fnhost/trace.js", ascii_str_include!("../../js/trace.js")),
 ];

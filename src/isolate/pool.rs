@@ -8,8 +8,8 @@
 //! Spares are made one at a time, and only while a slot is free: a pool at its limit has better use for the processor.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -20,10 +20,8 @@ use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
 use super::host::{AdaptorKey, AdaptorSet, Host, adaptor_key};
 use super::isolate_thread::{IsolateThread, Order, Plan};
-use super::isolation::Keep;
-use super::kept::{Kept, KeptOptions, Veteran};
+use super::kept::{Aged, Kept, KeptOptions, Lodging};
 use super::limits::{Limits, Stop};
-use super::pack::Footprint;
 use super::run::{Job, LogSink, Outcome};
 use super::spares::{Kind, Spares};
 
@@ -59,7 +57,7 @@ pub struct PoolStats {
     pub waiting: usize,
     /// Warm isolates that wait for a run.
     pub spares: usize,
-    /// Isolates that have run and wait for another run.
+    /// Isolates that wait for a further run.
     pub kept: usize,
     /// Isolates made since the start.
     pub created: u64,
@@ -67,7 +65,7 @@ pub struct PoolStats {
     pub warm_runs: u64,
     /// Runs in isolates that had run before.
     pub kept_runs: u64,
-    /// Isolates that might have been kept, and were not for what their last run left behind or how it ended.
+    /// Isolates that were to be kept and were not, for what their last run left under way or how it ended.
     pub retired: u64,
     /// Runs that had to have one made.
     pub cold_runs: u64,
@@ -87,8 +85,6 @@ struct Pool {
     slots: Arc<Semaphore>,
     spares: Mutex<Spares<IsolateThread>>,
     kept: Mutex<Kept<IsolateThread>>,
-    /// Whether a task waits to retire isolates that nobody uses.
-    retiring: AtomicBool,
     draining: CancellationToken,
     running: AtomicUsize,
     waiting: AtomicUsize,
@@ -108,7 +104,6 @@ impl IsolatePool {
             slots: Arc::new(Semaphore::new(size)),
             spares: Mutex::new(Spares::new(options.spares_per_set, options.spares)),
             kept: Mutex::new(Kept::new(options.kept)),
-            retiring: AtomicBool::new(false),
             draining: CancellationToken::new(),
             running: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
@@ -205,14 +200,19 @@ impl IsolatePool {
         }
     }
 
+    /// Ends the isolates that are kept, those of runs under way after these: what they hold is out of date.
+    pub fn retire_kept(&self) {
+        let gone = self.0.kept().renew();
+        drop(gone);
+    }
+
     /// Gives out no more slots, waits for the runs under way, and ends spares and threads. To hurry, cancel the runs.
     pub async fn drain(&self) {
         self.0.draining.cancel();
         // Never fails: nothing closes the semaphore.
         let all = self.0.slots.acquire_many(self.0.size as u32).await;
         self.0.spares().clear();
-        let kept = self.0.kept().clear();
-        drop(kept);
+        self.retire_kept();
         let threads = self.0.host.threads.clone();
         let _ = tokio::task::spawn_blocking(move || threads.end()).await;
         drop(all);
@@ -232,7 +232,7 @@ impl Pool {
     async fn supervise(
         self: &Arc<Self>,
         asked: Instant,
-        mut job: Job,
+        job: Job,
         state: String,
         sink: LogSink,
         cancel: &CancellationToken,
@@ -240,35 +240,30 @@ impl Pool {
         if cancel.is_cancelled() {
             return cancelled();
         }
-        let kind = Kind { adaptors: adaptor_key(&job.adaptors), heap: job.limits.heap };
-        let set = match self.adaptors(&kind.adaptors).await {
-            Ok(set) => set,
+        let lodging = job.tenant.map(|tenant| Lodging { tenant, traced: job.traceparent.is_some() });
+        let kept = lodging.and_then(|lodging| self.kept_isolate(lodging));
+        let chosen = match kept {
+            Some(chosen) => Ok(chosen),
+            None => self.new_isolate(&job, lodging).await,
+        };
+        let Chosen { isolate, warm, lodging, set } = match chosen {
+            Ok(chosen) => chosen,
             Err(error) => return Outcome::failed(error),
         };
-        job.keep = job.keep.filter(|_| set.lets_keep(&job));
-        let keep = job.keep;
-        let found = match &keep {
-            Some(keep) => self.veteran(&set, &kind, keep),
-            None => self.isolate(&set, &kind).map(|(isolate, warm)| (Veteran::new(isolate), warm)),
-        };
-        let (veteran, warm) = match found {
-            Ok(found) => found,
-            Err(error) => return Outcome::failed(error),
-        };
-        let vigil = Vigil::new(veteran.isolate.tripwire.clone(), job.limits.clone());
+        let vigil = Vigil::new(isolate.isolate.tripwire.clone(), job.limits.clone());
         let (sender, outcome) = oneshot::channel();
         let report = Box::new(move |outcome| drop(sender.send(outcome)));
-        veteran.isolate.give(Order { job, state, sink, asked, warm, report });
+        isolate.isolate.give(Order { job, state, sink, asked, warm, report });
         // Nobody else gives this isolate a run: if it is not to be kept, it ends after this one.
-        let veteran = keep.map(|keep| (keep, veteran));
+        let kept = lodging.map(|lodging| (lodging, isolate));
         self.tend();
         match custody::watch(outcome, &self.host.threads, vigil, cancel).await {
             Ok(mut outcome) => {
-                let footprint = outcome.footprint.take().filter(|_| outcome.error.is_none());
-                if let Some((keep, veteran)) = veteran {
-                    self.keep(keep, veteran, &outcome, footprint.as_ref());
+                if let Some((lodging, isolate)) = kept {
+                    self.keep(lodging, isolate, &outcome);
                 }
-                if let (Some(pack), Some(footprint)) = (&set.pack, footprint) {
+                let loaded = outcome.footprint.take().filter(|_| outcome.error.is_none());
+                if let (Some(pack), Some(footprint)) = (set.as_ref().and_then(|set| set.pack.as_ref()), loaded) {
                     pack.set_footprint(footprint);
                 }
                 outcome
@@ -277,70 +272,37 @@ impl Pool {
         }
     }
 
-    /// Keeps an isolate after its run, if that left it as it was.
-    fn keep(self: &Arc<Self>, keep: Keep, veteran: Veteran<IsolateThread>, outcome: &Outcome, loaded: Option<&Footprint>) {
-        // A cancellation that came too late for its run must not hit the next one.
-        let reusable = outcome.reusable && veteran.isolate.tripwire.tripped().is_none();
-        let mut kept = self.kept();
-        if let Some(loaded) = loaded {
-            kept.remember(&keep, loaded);
-        }
-        let gone = if reusable { kept.put(keep, veteran, outcome.stats.heap + outcome.stats.buffers) } else { Vec::new() };
-        drop(kept);
-        if reusable {
-            self.retire_idle();
-        } else {
-            self.retired.fetch_add(1, Ordering::Relaxed);
-        }
-        drop(gone);
+    /// An isolate that was kept after a run of the same tenant.
+    fn kept_isolate(&self, lodging: Lodging) -> Option<Chosen> {
+        let isolate = self.kept().take(lodging).filter(|aged| !aged.isolate.tripwire.is_lost())?;
+        self.kept_runs.fetch_add(1, Ordering::Relaxed);
+        Some(Chosen { isolate, warm: true, lodging: Some(lodging), set: None })
     }
 
-    /// Sees to it that isolates which nobody uses do not stay.
-    fn retire_idle(self: &Arc<Self>) {
-        if self.retiring.swap(true, Ordering::AcqRel) {
+    /// An isolate that has not run yet.
+    async fn new_isolate(self: &Arc<Self>, job: &Job, lodging: Option<Lodging>) -> Result<Chosen, RunError> {
+        let kind = Kind { adaptors: adaptor_key(&job.adaptors), heap: job.limits.heap };
+        let set = self.adaptors(&kind.adaptors).await?;
+        let (isolate, warm) = self.isolate(&set, &kind)?;
+        let isolate = self.kept().begin(isolate);
+        Ok(Chosen { isolate, warm, lodging: lodging.filter(|_| set.lets_keep(job)), set: Some(set) })
+    }
+
+    /// Keeps an isolate after its run, if it may have another.
+    fn keep(self: &Arc<Self>, lodging: Lodging, isolate: Aged<IsolateThread>, outcome: &Outcome) {
+        // A cancellation that came too late for its run must not hit the next one.
+        if !outcome.isolate_is_kept || isolate.isolate.tripwire.tripped().is_some() {
+            self.retired.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let pool = Arc::downgrade(self);
-        tokio::spawn(async move {
-            loop {
-                let Some(strong) = pool.upgrade() else { return };
-                let (gone, next) = strong.kept().retire_idle();
-                drop(gone);
-                let Some(next) = next else {
-                    strong.retiring.store(false, Ordering::Release);
-                    return;
-                };
-                drop(strong);
-                tokio::time::sleep_until(next.into()).await;
-            }
-        });
-    }
-
-    /// An isolate that has served runs of this kind, or one that may serve them from now on. The second value tells
-    /// whether it was made before.
-    fn veteran(
-        self: &Arc<Self>,
-        set: &AdaptorSet,
-        kind: &Kind,
-        keep: &Keep,
-    ) -> Result<(Veteran<IsolateThread>, bool), RunError> {
-        let (veteran, footprint) = {
+        let (gone, needs_looking_after) = {
             let mut kept = self.kept();
-            (kept.take(keep), kept.footprint(keep))
+            (kept.put(lodging, isolate, outcome.stats.heap + outcome.stats.buffers), kept.needs_looking_after())
         };
-        if let Some(veteran) = veteran.filter(|veteran| !veteran.isolate.tripwire.is_lost()) {
-            self.kept_runs.fetch_add(1, Ordering::Relaxed);
-            return Ok((veteran, true));
+        drop(gone);
+        if needs_looking_after {
+            tokio::spawn(retire_idle(Arc::downgrade(self)));
         }
-        let Some(footprint) = footprint else {
-            return self.isolate(set, kind).map(|(isolate, warm)| (Veteran::new(isolate), warm));
-        };
-        // What the runs need is known, and it has to be there before the first of them.
-        let plan = Plan { footprint, ..self.plan(set, kind.heap, false) };
-        let isolate = IsolateThread::start(&self.host, plan)?;
-        self.cold_runs.fetch_add(1, Ordering::Relaxed);
-        self.created.fetch_add(1, Ordering::Relaxed);
-        Ok((Veteran::new(isolate), false))
     }
 
     async fn adaptors(&self, key: &AdaptorKey) -> Result<Arc<AdaptorSet>, RunError> {
@@ -391,6 +353,31 @@ impl Pool {
         self.cold_runs.fetch_add(1, Ordering::Relaxed);
         self.created.fetch_add(1, Ordering::Relaxed);
         Ok((isolate, false))
+    }
+}
+
+/// An isolate for a run.
+struct Chosen {
+    isolate: Aged<IsolateThread>,
+    /// Whether it was made before the run asked for it.
+    warm: bool,
+    /// For which runs it may be kept.
+    lodging: Option<Lodging>,
+    /// The adaptors, of one that has not run yet.
+    set: Option<Arc<AdaptorSet>>,
+}
+
+/// Ends isolates that nobody uses any more, as long as there are any.
+async fn retire_idle(pool: Weak<Pool>) {
+    loop {
+        let Some(next) = pool.upgrade().and_then(|pool| {
+            let (gone, next) = pool.kept().retire_idle();
+            drop(gone);
+            next
+        }) else {
+            return;
+        };
+        tokio::time::sleep_until(next.into()).await;
     }
 }
 

@@ -18,7 +18,7 @@ use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::host::Host;
 use super::intercept::Request;
 use super::isolate_thread::Plan;
-use super::isolation::{Isolation, Keep};
+use super::kept::Tenant;
 use super::job_function::{JOB_PARAMETERS, JobFunction};
 use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
@@ -51,21 +51,14 @@ pub struct Job {
     pub remove_from_state: Vec<String>,
     /// W3C trace context that the job's HTTP requests are part of, if traces are exported.
     pub traceparent: Option<String>,
-    /// For which runs its isolate may be kept; None: for none.
-    pub keep: Option<Keep>,
+    /// The runs that its isolate is kept for; None: it is not kept.
+    pub tenant: Option<Tenant>,
 }
 
 /// No network.
 const NOTHING: &Network = &Network::Only(Vec::new());
 
 impl Job {
-    /// The job, with an isolate that it may share with others that are the same and belong to the same `owner`: texts
-    /// that tell it from all others, its credential among them. Set this last.
-    pub fn isolated(mut self, isolation: Isolation, owner: &[&str]) -> Self {
-        self.keep = Keep::new(isolation, owner, &self);
-        self
-    }
-
     /// What the run may connect to.
     fn reach(&self) -> &Network {
         if self.test { NOTHING } else { &self.network }
@@ -122,9 +115,7 @@ pub struct Outcome {
     /// What the run loaded, if that is of interest.
     pub(super) footprint: Option<Footprint>,
     /// Whether its isolate waits for another run.
-    pub(super) reusable: bool,
-    /// Why its isolate could not be kept, although it was to be.
-    pub residue: Option<String>,
+    pub(super) isolate_is_kept: bool,
 }
 
 /// Per-run values the ops reach through `OpState`.
@@ -172,7 +163,13 @@ impl RunContext {
 impl Outcome {
     /// The outcome of a run that did not come to its operations.
     pub(super) fn failed(error: RunError) -> Self {
-        Self { state: None, error: Some(error), stats: RunStats::default(), footprint: None, reusable: false, residue: None }
+        Self {
+            state: None,
+            error: Some(error),
+            stats: RunStats::default(),
+            footprint: None,
+            isolate_is_kept: false,
+        }
     }
 
     pub(super) fn exception(message: impl Into<String>) -> Self {
@@ -183,15 +180,32 @@ impl Outcome {
 /// An isolate that can take one job.
 pub(super) struct Isolate {
     pub(super) worker: MainWorker,
-    pub(super) loader: Rc<JobLoader>,
+    loader: Rc<JobLoader>,
     pub(super) tripwire: Arc<Tripwire>,
-    buffers: Arc<BufferAccount>,
+    pub(super) buffers: Arc<BufferAccount>,
     packages: Arc<Packages>,
     pack: Option<Arc<Pack>>,
     /// The job that was compiled, if it is a function.
-    compiled: Option<(Arc<JobFunction>, v8::Global<v8::Function>)>,
+    compiled: Option<CompiledJob>,
     pub(super) entry: EntryPoints,
-    has_run: bool,
+    /// Runs so far, with the one under way.
+    runs: u32,
+    /// When the last run ended.
+    rested_since: Instant,
+}
+
+/// How long an isolate must have waited for a run to look at its connections first.
+const LONG_WAIT: Duration = Duration::from_millis(50);
+
+/// Runs of an isolate after which there is nothing new to learn for other isolates.
+const LEARNING: u32 = 2;
+
+/// A job as a function of its isolate.
+#[derive(Clone)]
+struct CompiledJob {
+    job: Arc<Compiled>,
+    function: Arc<JobFunction>,
+    compiled: v8::Global<v8::Function>,
 }
 
 /// The job that an isolate has taken.
@@ -204,8 +218,26 @@ struct Taken<'a> {
     prelude: u32,
 }
 
+/// The end of a run.
+struct Ended {
+    state: Option<String>,
+    error: Option<RunError>,
+    /// Its operations have ended, well or badly: no part of the run goes on that they waited for.
+    has_come_to_its_end: bool,
+}
+
+impl Ended {
+    fn interrupted(error: RunError) -> Self {
+        Self { state: None, error: Some(error), has_come_to_its_end: false }
+    }
+
+    fn too_large(job: &Job) -> Self {
+        Self::interrupted(RunError::limit(Limit::State, &job.limits))
+    }
+}
+
 /// Why a run ended before its operations did.
-enum Interrupted {
+pub(super) enum Interrupted {
     Stopped(Stop),
     Exit(i32),
     Js(Box<JsError>),
@@ -287,7 +319,8 @@ impl Isolate {
             pack: plan.pack.clone(),
             compiled: None,
             entry,
-            has_run: false,
+            runs: 0,
+            rested_since: Instant::now(),
         };
         isolate.get_ready(&plan.footprint);
         Ok(isolate)
@@ -317,12 +350,8 @@ impl Isolate {
 
     /// Makes the isolate that of `job`, for the first time or again.
     fn take_on<'a>(&mut self, job: &'a Job, sink: LogSink) -> Result<Taken<'a>, String> {
+        self.runs += 1;
         let url = job_url(&job.name)?;
-        let function = self.pack.as_ref().and_then(|pack| pack.job(&job.compiled.code));
-        let prelude = match &function {
-            Some(function) => function.front,
-            None => self.take_module(job, &url),
-        };
         let context = RunContext {
             limits: job.limits.clone(),
             tripwire: self.tripwire.clone(),
@@ -331,15 +360,24 @@ impl Isolate {
             compiled: job.compiled.clone(),
             operation_started: Instant::now(),
         };
-        self.worker.js_runtime.op_state().borrow_mut().put(context);
-        if !self.has_run {
-            self.has_run = true;
+        let calls = job.traceparent.as_deref().and_then(Calls::part_of);
+        {
+            let state = self.worker.js_runtime.op_state();
+            let mut state = state.borrow_mut();
+            state.put(context);
+            calls.map(|calls| state.put(calls));
+        }
+        if self.runs == 1 {
             self.become_that_of(job, &url)?;
         }
-        if let Some(calls) = job.traceparent.as_deref().and_then(Calls::part_of) {
-            self.worker.js_runtime.op_state().borrow_mut().put(calls);
-            self.entry.call(&mut self.worker.js_runtime, &self.entry.trace, &[])?;
-        }
+        let function = match &self.compiled {
+            Some(known) if Arc::ptr_eq(&known.job, &job.compiled) => Some(known.function.clone()),
+            _ => self.pack.as_ref().and_then(|pack| pack.job(&job.compiled.code)),
+        };
+        let prelude = match &function {
+            Some(function) => function.front,
+            None => self.take_module(job, &url),
+        };
         Ok(Taken { job, url, function, prelude })
     }
 
@@ -358,8 +396,8 @@ impl Isolate {
         if job.test {
             self.entry.call(runtime, &self.entry.intercept, &[])?;
         }
-        if let Some(keep) = &job.keep {
-            self.prepare_to_stay(keep.isolation)?;
+        if job.traceparent.is_some() {
+            self.entry.call(runtime, &self.entry.trace, &[])?;
         }
         Ok(())
     }
@@ -391,20 +429,37 @@ impl Isolate {
             Err(message) => return Outcome::exception(message),
         };
         let watch = Watch::start(&job.limits, self.tripwire.clone());
-        let (state, error) = self.execute(&taken, state, &mut stats).await;
-        let cleared = match job.keep {
-            Some(keep) => self.clear_up(keep.isolation, error.as_ref()).await,
-            None => Err(String::new()),
-        };
+        if self.runs > 1 && self.rested_since.elapsed() > LONG_WAIT {
+            self.wake().await;
+        }
+        let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
+        let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job).await;
         drop(watch);
         let mut footprint = None;
-        if cleared.is_err() && self.tripwire.tripped().is_none() {
+        if self.runs <= LEARNING && self.tripwire.tripped().is_none() {
             self.harvest();
             footprint = Some(self.footprint());
         }
         stats.buffers = self.buffers.take_peak();
-        stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
-        Outcome { state, error, stats, footprint, reusable: cleared.is_ok(), residue: cleared.err().filter(|residue| !residue.is_empty()) }
+        stats.heap = self.heap_in_use();
+        self.rested_since = Instant::now();
+        Outcome { state, error, stats, footprint, isolate_is_kept }
+    }
+
+    /// Whether the isolate is ready for another run.
+    async fn is_cleared_up(&mut self, job: &Job) -> bool {
+        match self.clear_up(job).await {
+            Ok(()) => true,
+            Err(reason) => {
+                tracing::debug!(job = job.name, step = job.step, reason, "an isolate is not used again");
+                false
+            }
+        }
+    }
+
+    /// Bytes in V8's heap, with what nobody refers to any more and V8 has not yet noticed.
+    pub(super) fn heap_in_use(&mut self) -> usize {
+        self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size()
     }
 
     /// What the run has loaded.
@@ -427,21 +482,45 @@ impl Isolate {
         if let Some(pack) = state.borrow_mut().try_borrow_mut::<PackInUse>() {
             pack.harvest(scope);
         }
-        if let Some((function, compiled)) = &self.compiled {
+        if let Some(CompiledJob { function, compiled, .. }) = &self.compiled {
             let compiled = v8::Local::new(scope, compiled);
             function.harvest(compiled);
         }
     }
 
-    async fn execute(
-        &mut self,
-        taken: &Taken<'_>,
-        state: String,
-        stats: &mut RunStats,
-    ) -> (Option<String>, Option<RunError>) {
+    async fn execute(&mut self, taken: &Taken<'_>, state: String, stats: &mut RunStats) -> Ended {
         let outcome = self.load_and_run(taken, state, stats).await;
         let job = taken.job;
-        let source = JobSource {
+        // A limit explains whatever else was observed after it.
+        let outcome = match self.tripwire.tripped() {
+            Some(stop) => Err(Interrupted::Stopped(stop)),
+            None => outcome,
+        };
+        let interruption = match outcome {
+            Ok((Some(text), _)) if text.len() > job.limits.state => return Ended::too_large(job),
+            Ok((state, None)) => return Ended { state, error: None, has_come_to_its_end: true },
+            Ok((_, Some(thrown))) if thrown.too_large => return Ended::too_large(job),
+            Ok((text, Some(thrown))) => {
+                let error = classify(thrown, &self.source_of(taken));
+                let state = (error.severity == Severity::Fail).then(|| with_error(text.as_deref(), &job.step, &error));
+                return Ended { state, error: Some(error), has_come_to_its_end: true };
+            }
+            Err(interruption) => interruption,
+        };
+        Ended::interrupted(match interruption {
+            Interrupted::Stopped(stop) => RunError::stopped(stop, &job.limits),
+            Interrupted::Exit(code) => RunError::exit(code),
+            Interrupted::Js(error) => self.rejected(&error, &self.source_of(taken)),
+            Interrupted::Thrown(thrown) => classify(*thrown, &self.source_of(taken)),
+            Interrupted::Broken(thrown) => crashed(classify(*thrown, &self.source_of(taken))),
+            Interrupted::Host(message) => RunError::new("ExecutionError", Severity::Exception, message),
+        })
+    }
+
+    /// What is to be known of a job's source to classify an error.
+    fn source_of<'a>(&'a self, taken: &'a Taken<'_>) -> JobSource<'a> {
+        let job = taken.job;
+        JobSource {
             name: &job.name,
             url: taken.url.as_str(),
             source: &job.source,
@@ -451,35 +530,6 @@ impl Isolate {
             test: job.test,
             local: self.packages.local(),
             network: job.reach(),
-        };
-        // A limit explains whatever else was observed after it.
-        let outcome = match self.tripwire.tripped() {
-            Some(stop) => Err(Interrupted::Stopped(stop)),
-            None => outcome,
-        };
-        match outcome {
-            Ok((Some(text), _)) if text.len() > job.limits.state => {
-                (None, Some(RunError::limit(Limit::State, &job.limits)))
-            }
-            Ok((text, None)) => (text, None),
-            Ok((_, Some(thrown))) if thrown.too_large => (None, Some(RunError::limit(Limit::State, &job.limits))),
-            Ok((text, Some(thrown))) => {
-                let error = classify(thrown, &source);
-                if error.severity == Severity::Fail {
-                    let text = with_error(text.as_deref(), &job.step, &error);
-                    (Some(text), Some(error))
-                } else {
-                    (None, Some(error))
-                }
-            }
-            Err(Interrupted::Stopped(stop)) => (None, Some(RunError::stopped(stop, &job.limits))),
-            Err(Interrupted::Exit(code)) => (None, Some(RunError::exit(code))),
-            Err(Interrupted::Js(error)) => (None, Some(self.rejected(&error, &source))),
-            Err(Interrupted::Thrown(thrown)) => (None, Some(classify(*thrown, &source))),
-            Err(Interrupted::Broken(thrown)) => (None, Some(crashed(classify(*thrown, &source)))),
-            Err(Interrupted::Host(message)) => {
-                (None, Some(RunError::new("ExecutionError", Severity::Exception, message)))
-            }
         }
     }
 
@@ -502,7 +552,7 @@ impl Isolate {
         let namespace = match &taken.function {
             Some(function) => {
                 let start = Instant::now();
-                let compiled = self.compile_job(function, &taken.url).map_err(Interrupted::Host)?;
+                let compiled = self.compile_job(taken.job, function, &taken.url).map_err(Interrupted::Host)?;
                 stats.load = start.elapsed();
                 self.tripwire.arm(self.worker.js_runtime.v8_isolate(), context);
                 let start = Instant::now();
@@ -595,10 +645,15 @@ impl Isolate {
         Ok(v8::Global::new(scope, namespace))
     }
 
-    /// Compiles a job that is a function.
-    fn compile_job(&mut self, function: &Arc<JobFunction>, url: &Url) -> Result<v8::Global<v8::Function>, String> {
-        if let Some((_, compiled)) = self.compiled.as_ref().filter(|(known, _)| Arc::ptr_eq(known, function)) {
-            return Ok(compiled.clone());
+    /// Compiles a job that is a function, unless it is compiled already.
+    fn compile_job(
+        &mut self,
+        job: &Job,
+        function: &Arc<JobFunction>,
+        url: &Url,
+    ) -> Result<v8::Global<v8::Function>, String> {
+        if let Some(known) = self.compiled.as_ref().filter(|known| Arc::ptr_eq(&known.function, function)) {
+            return Ok(known.compiled.clone());
         }
         delete_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         deno_core::scope!(scope, &mut self.worker.js_runtime);
@@ -613,7 +668,8 @@ impl Isolate {
         let (compiled, _) = ops::compile_function(scope, cache, source, url.into(), &JOB_PARAMETERS)
             .map_err(|error| format!("the compiled job does not parse: {error}"))?;
         let compiled = v8::Global::new(scope, compiled);
-        self.compiled = Some((function.clone(), compiled.clone()));
+        let job = job.compiled.clone();
+        self.compiled = Some(CompiledJob { job, function: function.clone(), compiled: compiled.clone() });
         Ok(compiled)
     }
 
@@ -645,7 +701,7 @@ impl Isolate {
     }
 
     /// Why JavaScript was stopped, if it was.
-    fn stopped(&mut self) -> Option<Interrupted> {
+    pub(super) fn stopped(&mut self) -> Option<Interrupted> {
         if let Some(stop) = self.tripwire.tripped() {
             return Some(Interrupted::Stopped(stop));
         }
@@ -748,8 +804,6 @@ pub(super) struct EntryPoints {
     evaluate_job: v8::Global<v8::Function>,
     run: v8::Global<v8::Function>,
     evaluated: v8::Global<v8::Function>,
-    pub prepare_to_stay: v8::Global<v8::Function>,
-    pub close_sockets: v8::Global<v8::Function>,
     pub clear_up: v8::Global<v8::Function>,
 }
 
@@ -777,8 +831,6 @@ impl EntryPoints {
             evaluate_job: function("evaluateJob"),
             run: function("run"),
             evaluated: function("evaluated"),
-            prepare_to_stay: function("prepareToStay"),
-            close_sockets: function("closeSockets"),
             clear_up: function("clearUp"),
         };
         global.delete(scope, name);

@@ -12,13 +12,22 @@ use super::{Failure, RetryPolicy, Severity, Trigger};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
-    /// Each has an isolate of its own.
+    /// Each has isolates of its own.
     #[default]
     Run,
-    /// They share isolates and no values.
-    Module,
-    /// They share isolates with all that is in them.
+    /// They have isolates one after the other, with all that is in them.
     Workflow,
+}
+
+impl Isolation {
+    pub const ALL: [Self; 2] = [Self::Run, Self::Workflow];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Workflow => "workflow",
+        }
+    }
 }
 
 /// Steps, and what starts them. One that is stored never changes; a changed project makes a new version.

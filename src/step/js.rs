@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::StepResult;
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::{self, Adaptor, CompileError, Compiled};
-use crate::isolate::{Hide, Isolation, IsolatePool, Job, Limits, LogSink, Network, Outcome, RunError, Slot};
-use crate::model::{self, Dialect, Failure, JsStep, Severity, Usage};
+use crate::isolate::{Hide, IsolatePool, Job, Limits, LogSink, Network, Outcome, RunError, Slot, Tenant};
+use crate::model::{Dialect, Failure, Isolation, JsStep, Severity, Usage};
 use crate::secrets::Secrets;
 
 /// Keys that a final state never holds: the credential, and the raw answer of the last request.
@@ -56,7 +56,7 @@ impl JsRunner {
     pub fn prepare(
         &self,
         owner: &str,
-        isolation: model::Isolation,
+        isolation: Isolation,
         id: &str,
         step: &JsStep,
         credentials: &BTreeMap<String, Value>,
@@ -76,7 +76,7 @@ impl JsRunner {
             let secrets = secrets.clone();
             Arc::new(move |text| secrets.hide(text).into_owned())
         };
-        let job = Job {
+        let mut job = Job {
             name: file_name(id, step),
             step: id.to_owned(),
             source: step.expression.as_str().into(),
@@ -88,14 +88,11 @@ impl JsRunner {
             hide: Some(hide),
             remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
             traceparent: None,
-            keep: None,
+            tenant: None,
         };
-        let isolation = match isolation {
-            model::Isolation::Run => Isolation::Run,
-            model::Isolation::Module => Isolation::Module,
-            model::Isolation::Workflow => Isolation::Workflow,
-        };
-        let job = job.isolated(isolation, &[owner, &configuration]);
+        if isolation == Isolation::Workflow {
+            job.tenant = Some(Tenant::new(&job, &[owner, &configuration]));
+        }
         Ok(Prepared { job, secrets, configuration: configuration.into() })
     }
 

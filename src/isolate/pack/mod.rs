@@ -71,22 +71,6 @@ pub struct Footprint {
     pub modules: Vec<u32>,
 }
 
-impl Footprint {
-    /// Whether all of `other` is part of this one.
-    pub fn includes(&self, other: &Self) -> bool {
-        other.scripts.iter().all(|script| self.scripts.contains(script))
-            && other.modules.iter().all(|module| self.modules.contains(module))
-    }
-
-    /// This one, and what `other` has besides.
-    pub fn with(&self, other: &Self) -> Self {
-        let mut both = self.clone();
-        both.scripts.extend(other.scripts.iter().filter(|script| !self.scripts.contains(script)).cloned());
-        both.modules.extend(other.modules.iter().filter(|module| !self.modules.contains(module)));
-        both
-    }
-}
-
 /// Jobs that a pack keeps as functions. More are made anew now and then.
 const MOST_JOBS: usize = 1000;
 
