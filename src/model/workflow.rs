@@ -20,9 +20,7 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    pub const ALL: [Self; 2] = [Self::Run, Self::Workflow];
-
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Run => "run",
             Self::Workflow => "workflow",
