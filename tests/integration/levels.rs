@@ -218,9 +218,9 @@ fn a_run_that_is_stopped_takes_its_isolate_along() {
         ("loop", "TimeoutError"),
         ("exit", "ExitError"),
         ("reject", "RuntimeCrash"),
-        ("wait", "RuntimeError"),
+        ("wait", "JobError"),
         ("fill", "OOMError"),
-        ("talk", "LogLimitError"),
+        ("talk", "LogTooLargeError"),
     ] {
         // The limits are those of the second run in its isolate.
         assert_eq!(found(&server, &json!({}))["cursor"], 0, "before {act}");
@@ -277,7 +277,7 @@ fn what_goes_on_after_a_run_does_not_come_into_the_next() {
 #[test]
 fn connections_may_be_used_again_and_may_be_gone() {
     let remote = http_server::Server::start();
-    let job = format!("get('{}/json'); fn(async state => {{ await fetch('{0}/json'); return state; }})", remote.origin());
+    let job = format!("get('{}/echo'); fn(async state => {{ await fetch('{0}/echo'); return state; }})", remote.origin());
     let text = project(WORKFLOW, &job).replace("adaptors: [tracker=./tracker, common]", "adaptor: http");
     let server = Setup::new(&text).args(&["--concurrency", "1"]).start();
     for _ in 0..3 {
