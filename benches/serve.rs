@@ -682,7 +682,8 @@ impl Server {
     fn start(dir: &Path, args: &[&str]) -> Self {
         let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
-        let log = dir.join("server.log");
+        // Not in the project's directory, which is watched for changes.
+        let log = dir.with_extension("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_fnhost"));
         command.arg("serve").arg(dir).args(["--port", &address.port().to_string()]);
         command.args(["--no-install", "--no-auth", "--open-metrics"]).args(args);

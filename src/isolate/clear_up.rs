@@ -20,8 +20,9 @@ const REST: Duration = Duration::from_millis(5);
 const MOST_IN_USE: f64 = 0.5;
 
 impl Isolate {
-    /// Makes the isolate ready for another run. Otherwise tells why there should be none.
-    pub(super) async fn clear_up(&mut self, job: &Job) -> Result<(), String> {
+    /// Makes the isolate, which holds `heap` bytes in V8's heap, ready for another run. Otherwise tells why there should be
+    /// none.
+    pub(super) async fn clear_up(&mut self, job: &Job, heap: usize) -> Result<(), String> {
         self.rest().await?;
         if self.stopped().is_some() {
             return Err("the run was stopped at its end".into());
@@ -33,7 +34,7 @@ impl Isolate {
         state.try_take::<Calls>();
         drop(state);
         let is_large = |used: usize, limit: usize| used as f64 > limit as f64 * MOST_IN_USE;
-        if is_large(self.heap_in_use(), job.limits.heap) || is_large(self.buffers.live(), job.limits.buffers) {
+        if is_large(heap, job.limits.heap) || is_large(self.buffers.live(), job.limits.buffers) {
             return Err("it has come to hold much of what a run may".into());
         }
         Ok(())

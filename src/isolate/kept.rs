@@ -172,6 +172,8 @@ impl<T> Kept<T> {
 mod tests {
     use super::*;
 
+    const NONE: [u32; 0] = [];
+
     fn of(name: u8) -> Lodging {
         Lodging { tenant: Tenant([name; 32]), traced: false }
     }
@@ -195,8 +197,8 @@ mod tests {
     #[test]
     fn an_isolate_is_for_one_run_at_a_time_of_its_own_tenant() {
         let mut kept = kept(|_| {});
-        assert_eq!(put(&mut kept, of(1), 10, 0), []);
-        assert_eq!(put(&mut kept, of(1), 11, 0), []);
+        assert_eq!(put(&mut kept, of(1), 10, 0), NONE);
+        assert_eq!(put(&mut kept, of(1), 11, 0), NONE);
         assert_eq!(take(&mut kept, of(2)), None);
         assert_eq!(take(&mut kept, Lodging { traced: true, ..of(1) }), None);
         assert_eq!(take(&mut kept, of(1)), Some(11), "the one used last");
@@ -207,9 +209,9 @@ mod tests {
     #[test]
     fn one_that_has_served_long_enough_goes() {
         let mut kept_for_runs = kept(|options| options.runs = 3);
-        assert_eq!(put(&mut kept_for_runs, of(1), 10, 0), []);
+        assert_eq!(put(&mut kept_for_runs, of(1), 10, 0), NONE);
         let aged = kept_for_runs.take(of(1)).unwrap();
-        assert_eq!(kept_for_runs.put(of(1), aged, 0), []);
+        assert_eq!(kept_for_runs.put(of(1), aged, 0), NONE);
         let aged = kept_for_runs.take(of(1)).unwrap();
         assert_eq!(kept_for_runs.put(of(1), aged, 0), [10]);
         assert_eq!(put(&mut kept(|options| options.age = Duration::ZERO), of(1), 10, 0), [10]);
@@ -221,7 +223,7 @@ mod tests {
         put(&mut two, of(1), 10, 0);
         put(&mut two, of(2), 20, 0);
         let aged = two.take(of(1)).unwrap();
-        assert_eq!(two.put(of(1), aged, 0), []);
+        assert_eq!(two.put(of(1), aged, 0), NONE);
         assert_eq!(put(&mut two, of(3), 30, 0), [20]);
         let mut small = kept(|options| options.memory = 3 * BARE);
         put(&mut small, of(1), 10, 0);
@@ -238,7 +240,7 @@ mod tests {
         assert!(long.needs_looking_after());
         assert!(!long.needs_looking_after(), "somebody does already");
         let (gone, next) = long.retire_idle();
-        assert_eq!((gone, next.is_some()), (vec![], true));
+        assert_eq!((gone, next.is_some()), (Vec::new(), true));
         let mut short = kept(|options| options.idle = Duration::ZERO);
         put(&mut short, of(1), 10, 0);
         assert!(short.needs_looking_after());
@@ -255,6 +257,6 @@ mod tests {
         let running = kept.take(of(1)).unwrap();
         assert_eq!(kept.renew(), [10]);
         assert_eq!(kept.put(of(1), running, 0), [11]);
-        assert_eq!(put(&mut kept, of(1), 12, 0), []);
+        assert_eq!(put(&mut kept, of(1), 12, 0), NONE);
     }
 }

@@ -106,6 +106,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(2);
 impl Tripwire {
     /// Names the isolate to stop, and its context. Until then a trip is only recorded.
     pub fn arm(self: &Arc<Self>, isolate: &mut v8::Isolate, context: v8::Global<v8::Context>) {
+        if self.isolate.get().is_some() {
+            return;
+        }
         isolate.set_slot(MainContext(context));
         let _ = self.isolate.set(isolate.thread_safe_handle());
         if self.tripped().is_some() {

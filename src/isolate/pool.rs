@@ -10,11 +10,12 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
@@ -404,43 +405,54 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Starts a run. It ends early when `cancel` says so or the future is dropped; either way the slot stays taken until
-    /// the isolate is gone.
+    /// A run in this slot, which starts when it is first polled. It ends early when `cancel` says so or the future is
+    /// dropped; either way the slot stays taken until the isolate is gone, or free for another run.
     pub fn run(self, job: Job, state: String, sink: LogSink, cancel: CancellationToken) -> Running {
         self.start(Instant::now(), job, state, sink, cancel)
     }
 
     fn start(self, asked: Instant, job: Job, state: String, sink: LogSink, cancel: CancellationToken) -> Running {
         let cancel = cancel.child_token();
-        let guard = cancel.clone().drop_guard();
-        let (sender, outcome) = oneshot::channel();
-        tokio::spawn(async move {
+        let token = cancel.clone();
+        let run = async move {
             let Self { pool, permit } = self;
             let running = Counted::new(&pool.running);
-            let outcome = pool.supervise(asked, job, state, sink, &cancel).await;
+            let outcome = pool.supervise(asked, job, state, sink, &token).await;
             drop(running);
-            // Whoever hears of the outcome finds the slot free.
             drop(permit);
-            // Nobody may be listening any more.
-            let _ = sender.send(outcome);
             pool.tend();
-        });
-        Running { outcome, _guard: guard }
+            outcome
+        };
+        Running { run: Some(Box::pin(run)), cancel, runtime: Handle::current() }
     }
 }
 
 /// A run under way. Dropped, it takes the run with it.
 pub struct Running {
-    outcome: oneshot::Receiver<Outcome>,
-    _guard: DropGuard,
+    /// None when it has ended.
+    run: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+    cancel: CancellationToken,
+    runtime: Handle,
 }
 
 impl Future for Running {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let outcome = Pin::new(&mut self.outcome).poll(context);
-        outcome.map(|outcome| outcome.unwrap_or_else(|_| Outcome::exception("the run was dropped with its supervisor")))
+        let run = self.run.as_mut().expect("nobody polls a run that has ended");
+        let outcome = ready!(run.as_mut().poll(context));
+        self.run = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.cancel.cancel();
+            // Somebody has to wait for the isolate, or for its thread to be given up.
+            self.runtime.spawn(run);
+        }
     }
 }
 

@@ -433,7 +433,9 @@ impl Isolate {
             self.wake().await;
         }
         let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
-        let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job).await;
+        stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
+        let isolate_is_kept =
+            job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
         drop(watch);
         let mut footprint = None;
         if self.runs <= LEARNING && self.tripwire.tripped().is_none() {
@@ -441,25 +443,19 @@ impl Isolate {
             footprint = Some(self.footprint());
         }
         stats.buffers = self.buffers.take_peak();
-        stats.heap = self.heap_in_use();
         self.rested_since = Instant::now();
         Outcome { state, error, stats, footprint, isolate_is_kept }
     }
 
     /// Whether the isolate is ready for another run.
-    async fn is_cleared_up(&mut self, job: &Job) -> bool {
-        match self.clear_up(job).await {
+    async fn is_cleared_up(&mut self, job: &Job, heap: usize) -> bool {
+        match self.clear_up(job, heap).await {
             Ok(()) => true,
             Err(reason) => {
                 tracing::debug!(job = job.name, step = job.step, reason, "an isolate is not used again");
                 false
             }
         }
-    }
-
-    /// Bytes in V8's heap, with what nobody refers to any more and V8 has not yet noticed.
-    pub(super) fn heap_in_use(&mut self) -> usize {
-        self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size()
     }
 
     /// What the run has loaded.
