@@ -199,9 +199,10 @@ pub fn a_cancelled_run_ends() {
 
             // Whoever drops the future takes the run with it; the slot is free when the isolate is gone.
             let slot = pool.slot().await.unwrap();
-            let running = slot.run(job.clone(), "{}".into(), Box::new(|_| {}), CancellationToken::new());
+            let run = slot.run(job.clone(), "{}".into(), Box::new(|_| {}), CancellationToken::new());
+            let running = tokio::spawn(run);
             until("the run is under way", || pool.stats().running == 1).await;
-            drop(running);
+            running.abort();
             until("the slot is free again", || pool.available() == 2).await;
         }
         let cancel = CancellationToken::new();
