@@ -67,7 +67,7 @@ impl Default for KeptOptions {
         Self {
             most: 16,
             memory: 1 << 30,
-            runs: 1000,
+            runs: 10_000,
             age: Duration::from_secs(3600),
             idle: Duration::from_secs(60),
         }

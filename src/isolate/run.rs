@@ -201,7 +201,6 @@ const LONG_WAIT: Duration = Duration::from_millis(50);
 const LEARNING: u32 = 2;
 
 /// A job as a function of its isolate.
-#[derive(Clone)]
 struct CompiledJob {
     job: Arc<Compiled>,
     function: Arc<JobFunction>,

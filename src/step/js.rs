@@ -139,9 +139,9 @@ impl Prepared {
         &self.job.adaptors
     }
 
-    /// Takes the credential's secrets out of a text.
-    pub fn hide(&self, text: &str) -> String {
-        self.secrets.hide(text).into_owned()
+    /// What is never to be written down: the credential's secrets.
+    pub fn secrets(&self) -> Arc<Secrets> {
+        self.secrets.clone()
     }
 
     /// The longest that an attempt can take.

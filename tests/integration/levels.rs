@@ -1,5 +1,9 @@
 //! `isolation:` of workflows: what runs find of those before them, and what they never find.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::server::{Server, Setup, last_attempt};
@@ -247,16 +251,17 @@ fn a_job_that_fails_by_itself_keeps_its_isolate() {
 fn limits_are_counted_for_each_run() {
     let job = "fn(state => {
         for (let line = 0; line < 600; line++) console.log('x'.repeat(1000));
-        const end = Date.now() + 700;
+        const end = Date.now() + 1500;
         while (Date.now() < end);
         return { kept: Buffer.alloc(100 << 20).length };
       })";
-    let settings = "adaptor: common\n    isolation: workflow\n    timeout: 1s";
+    let settings = "adaptor: common\n    isolation: workflow\n    timeout: 4s";
     let text = project(settings, job).replace("    adaptors: [tracker=./tracker, common]\n", "");
     let server = Setup::new(&text).args(&["--concurrency", "1", "--log-limit", "1"]).start();
-    for _ in 0..4 {
+    for _ in 0..3 {
         run(&server, &json!({}), "completed");
     }
+    assert_eq!(runs_in_kept_isolates(&server), "2");
 }
 
 #[test]
@@ -285,10 +290,38 @@ fn connections_may_be_used_again_and_may_be_gone() {
     }
     assert_eq!(runs_in_kept_isolates(&server), "2");
     // Longer than undici keeps an idle connection.
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(5));
     run(&server, &json!({}), "completed");
     assert_eq!(runs_in_kept_isolates(&server), "3");
     assert_eq!(remote.seen().len(), 8);
+}
+
+/// A server that promises to keep connections, and closes each soon after its first answer. Its port.
+fn fickle() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serve = |stream: TcpStream| {
+        let mut lines = BufReader::new(&stream).lines();
+        while !lines.next().unwrap().unwrap().is_empty() {}
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+        (&stream).write_all(answer.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    std::thread::spawn(move || listener.incoming().flatten().for_each(serve));
+    port
+}
+
+#[test]
+fn a_connection_that_was_closed_in_the_meantime_is_not_used() {
+    let port = fickle();
+    let text = project("isolation: workflow\n    retry: false", &format!("get('http://127.0.0.1:{port}/')"));
+    let text = text.replace("adaptors: [tracker=./tracker, common]", "adaptor: http");
+    let server = Setup::new(&text).args(&["--concurrency", "1"]).start();
+    for _ in 0..3 {
+        run(&server, &json!({}), "completed");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(runs_in_kept_isolates(&server), "2");
 }
 
 #[test]
