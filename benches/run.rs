@@ -351,7 +351,10 @@ fn warm_starts(store: &Path, server: &Server) -> String {
         let host = Host::new(HostOptions { store: store.to_owned(), ..Default::default() });
         let job = job(&host, adaptor, &source);
         let samples = |spares| {
-            let pool = IsolatePool::new(host.clone(), PoolOptions { size: 2, spares_per_set: spares, spares, ..PoolOptions::default() });
+            let pool = IsolatePool::new(
+                host.clone(),
+                PoolOptions { size: 2, spares_per_set: spares, spares, ..PoolOptions::default() },
+            );
             runtime.block_on(async {
                 let mut samples = Vec::new();
                 for run in 0..RUNS + 5 {

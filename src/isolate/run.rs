@@ -18,8 +18,8 @@ use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::host::Host;
 use super::intercept::Request;
 use super::isolate_thread::Plan;
-use super::kept::Tenant;
 use super::job_function::{JOB_PARAMETERS, JobFunction};
+use super::kept::Tenant;
 use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::machine::WorkingDirectory;
@@ -163,13 +163,7 @@ impl RunContext {
 impl Outcome {
     /// The outcome of a run that did not come to its operations.
     pub(super) fn failed(error: RunError) -> Self {
-        Self {
-            state: None,
-            error: Some(error),
-            stats: RunStats::default(),
-            footprint: None,
-            isolate_is_kept: false,
-        }
+        Self { state: None, error: Some(error), stats: RunStats::default(), footprint: None, isolate_is_kept: false }
     }
 
     pub(super) fn exception(message: impl Into<String>) -> Self {
@@ -433,8 +427,7 @@ impl Isolate {
         }
         let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
         stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
-        let isolate_is_kept =
-            job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
+        let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
         drop(watch);
         let mut footprint = None;
         if self.runs <= LEARNING && self.tripwire.tripped().is_none() {

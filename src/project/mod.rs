@@ -191,7 +191,8 @@ impl Project {
             reader.error_with_hint(&entry.key_span, message, hint);
             return;
         }
-        const KEYS: [&str; 8] = ["jobs", "triggers", "credentials", "isolation", "name", "description", "version", "id"];
+        const KEYS: [&str; 8] =
+            ["jobs", "triggers", "credentials", "isolation", "name", "description", "version", "id"];
         let Some(fields) = reader.fields(&root, "a project", &KEYS) else { return };
         let mut credentials = fields
             .get("credentials")

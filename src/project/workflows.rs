@@ -18,12 +18,7 @@ const MOST_BYTES: usize = 256 << 20;
 const STEP_BYTES: usize = 1 << 10;
 
 /// `isolation` holds for workflows that say nothing of it.
-pub(super) fn assemble(
-    jobs: &[Job],
-    triggers: &[Trigger],
-    isolation: Isolation,
-    reader: &mut Reader,
-) -> Vec<Workflow> {
+pub(super) fn assemble(jobs: &[Job], triggers: &[Trigger], isolation: Isolation, reader: &mut Reader) -> Vec<Workflow> {
     let mut graph = Graph::new(jobs);
     graph.connect(triggers, reader);
     graph.refuse_circles(reader);

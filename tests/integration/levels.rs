@@ -282,7 +282,8 @@ fn what_goes_on_after_a_run_does_not_come_into_the_next() {
 #[test]
 fn connections_may_be_used_again_and_may_be_gone() {
     let remote = http_server::Server::start();
-    let job = format!("get('{}/echo'); fn(async state => {{ await fetch('{0}/echo'); return state; }})", remote.origin());
+    let job =
+        format!("get('{}/echo'); fn(async state => {{ await fetch('{0}/echo'); return state; }})", remote.origin());
     let text = project(WORKFLOW, &job).replace("adaptors: [tracker=./tracker, common]", "adaptor: http");
     let server = Setup::new(&text).args(&["--concurrency", "1"]).start();
     for _ in 0..3 {
