@@ -358,7 +358,9 @@ impl Isolate {
             let state = self.worker.js_runtime.op_state();
             let mut state = state.borrow_mut();
             state.put(context);
-            calls.map(|calls| state.put(calls));
+            if let Some(calls) = calls {
+                state.put(calls);
+            }
         }
         if self.runs == 1 {
             self.become_that_of(job, &url)?;
