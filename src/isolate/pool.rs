@@ -1,9 +1,9 @@
 //! A bounded number of runs at a time, in isolates that are made ahead.
 //!
 //! Unless its workflow asks for it (`kept`), a run's isolate is never used again. So its making is part of every run,
-//! unless it was made before the run came. The pool keeps such spares for the adaptor sets used last: bootstrapped, with
-//! the parts of the runtime loaded and the adaptors' code compiled that the run before needed. No code of an adaptor has
-//! run in a spare: what an adaptor finds when it is loaded, such as the time, is of its run.
+//! unless it was made before the run came. The pool keeps such spares for the adaptor sets used last: bootstrapped,
+//! with the parts of the runtime loaded and the adaptors' code compiled that the run before needed. No code of an
+//! adaptor has run in a spare: what an adaptor finds when it is loaded, such as the time, is of its run.
 //!
 //! Spares are made one at a time, and only while a slot is free: a pool at its limit has better use for the processor.
 
