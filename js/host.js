@@ -4,7 +4,8 @@
 // `globalThis.__fnhost` is how Rust picks up the two entry points; Rust deletes it before other code runs.
 
 import { core, internals, primordials } from "ext:core/mod.js";
-import { adaptor, compileAhead, evaluated, evaluateJob } from "ext:fnhost/modules.js";
+import { adaptor, compileAhead, evaluateAhead, evaluated, evaluateJob } from "ext:fnhost/modules.js";
+import { beginSnapshot, endSnapshot, rehearse, runtimeNamespace } from "ext:fnhost/snapshot.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
 const {
@@ -14,7 +15,6 @@ const {
   op_fnhost_intercepted,
   op_fnhost_log,
   op_fnhost_mark,
-  op_stream_base_register_state,
 } = core.ops;
 const {
   ArrayIsArray,
@@ -437,7 +437,7 @@ function prepare() {
 
 // Before any adaptor.
 function setup() {
-  hideRuntimeNamespace(runtimeDeno ?? globalThis.Deno);
+  hideRuntimeNamespace(runtimeNamespace() ?? globalThis.Deno);
   guardBufferConstructor("SharedArrayBuffer");
   // Sets the symbols that mark WebCrypto's keys, which the runtime keeps per thread, to those of this isolate.
   void globalThis.crypto.subtle;
@@ -469,35 +469,11 @@ function loadAhead(specifier, isModule) {
   else core.loadExtScript(specifier);
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// Snapshots
-// ---------------------------------------------------------------------------------------------------------------
-
-// What the runtime itself looks for when it starts from a snapshot.
-const { Deno: bootstrapDeno, __bootstrap: bootstrapCore, bootstrap: bootstrapEntries } = globalThis;
-let runtimeDeno;
-
-// Before a snapshot is taken: makes the global scope again what the runtime expects to find.
-function freeze() {
-  runtimeDeno = globalThis.Deno;
-  const plain = (value) => ({ __proto__: null, value, configurable: true, writable: true });
-  ObjectDefineProperty(globalThis, "Deno", plain(bootstrapDeno));
-  ObjectDefineProperty(globalThis, "__bootstrap", plain(bootstrapCore));
-  ObjectDefineProperty(globalThis, "bootstrap", plain({ ...bootstrapEntries, mainRuntime: resume }));
-}
-
-// What takes the place of the runtime's bootstrap when it starts from such a snapshot.
-function resume() {
-  delete globalThis.bootstrap;
-  delete globalThis.__bootstrap;
-  core.loadExtScript("ext:deno_web/15_performance.js").setTimeOrigin();
-  // The Node layer gave it to Rust while the snapshot was made; sockets look for it there.
-  const { streamBaseState } = core.loadExtScript("ext:deno_node/internal_binding/stream_wrap.ts");
-  op_stream_base_register_state(streamBaseState);
-}
-
 globalThis.__fnhost = {
-  freeze,
+  beginSnapshot,
+  endSnapshot,
+  evaluateAhead,
+  rehearse,
   prepare,
   setup,
   loadAhead,

@@ -8,6 +8,8 @@ import * as runtime from "ext:fnhost/runtime.js";
 
 const { op_fnhost_compile, op_fnhost_find, op_fnhost_resolve, op_fnhost_scope_names } = core.ops;
 const {
+  ArrayPrototypeFilter,
+  ArrayPrototypePop,
   ArrayPrototypePush,
   Error,
   ObjectDefineProperty,
@@ -38,6 +40,7 @@ const records = [];
 
 function recordOf(number, parent) {
   const record = records[number];
+  if (tainted[number]) taint();
   if (record === undefined) return evaluate(number, parent);
   if (record.failure !== undefined) throw record.failure.error;
   return record;
@@ -115,6 +118,7 @@ function getter(get) {
 const builtins = { __proto__: null };
 
 function builtin(name) {
+  onBuiltin?.(name);
   const known = builtins[name];
   if (known !== undefined) return known;
   const namespace = core.createLazyLoader(name)();
@@ -151,7 +155,7 @@ function requireComputed(specifier, module) {
 const ahead = { __proto__: null };
 
 export function compileAhead(number) {
-  ahead[number] = op_fnhost_compile(number);
+  if (records[number] === undefined) ahead[number] = op_fnhost_compile(number);
 }
 
 function compile(number) {
@@ -161,12 +165,21 @@ function compile(number) {
   return compiled;
 }
 
-// The numbers of all modules that were evaluated.
+// The numbers of all modules that were evaluated and may be in a snapshot, if this is a rehearsal.
 export function evaluated() {
-  return ObjectKeys(records);
+  return ArrayPrototypeFilter(ObjectKeys(records), (number) => !tainted[number]);
 }
 
 function evaluate(number, parent) {
+  ArrayPrototypePush(underEvaluation, number);
+  try {
+    return evaluateNow(number, parent);
+  } finally {
+    ArrayPrototypePop(underEvaluation);
+  }
+}
+
+function evaluateNow(number, parent) {
   const { 0: kind, 1: compiled, 2: targets, 3: url, 4: filename, 5: dirname } = compile(number);
   if (kind === JSON_TEXT) return records[number] = { kind, value: compiled };
   const dynamic = dynamicImport(number, targets);
@@ -218,7 +231,8 @@ function evaluateModule(number, namespace, compiled, targets, dynamic, url, file
   const fetch = (slot) => {
     const target = targets[slot];
     const value = read(target);
-    if (target[0] !== MODULE || isFinished(records[target[1]])) slots[slot] = value;
+    // In a rehearsal nothing is kept, so that every use of a tainted module is seen.
+    if (onBuiltin === undefined && (target[0] !== MODULE || isFinished(records[target[1]]))) slots[slot] = value;
     return value;
   };
   const resolve = (specifier) => op_fnhost_resolve(number, String(specifier));
@@ -277,6 +291,40 @@ function evaluateScript(module, compiled, targets, dynamic, filename, dirname) {
   const { exports } = module;
   compiled.call(exports, exports, require, module, filename, dirname, dynamic);
   module.loaded = true;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Snapshots
+// ---------------------------------------------------------------------------------------------------------------
+
+// Numbers of the modules that are being evaluated, the innermost last.
+const underEvaluation = [];
+
+// Numbers of the modules that may not be evaluated in a snapshot: each that did what only a run may do, and each that
+// used one of them while it was evaluated itself.
+const tainted = { __proto__: null };
+
+// In a rehearsal, told of each part of the Node layer that is read.
+let onBuiltin;
+
+export function observe(listener) {
+  onBuiltin = listener;
+}
+
+// What happens while no module is evaluated was put off by one, by whichever: then none may be.
+export function taint() {
+  const guilty = underEvaluation.length > 0 ? underEvaluation : ObjectKeys(records);
+  for (let index = 0; index < guilty.length; index++) tainted[guilty[index]] = true;
+}
+
+// Evaluates the modules with these numbers for a snapshot, and no others.
+export function evaluateAhead(numbers) {
+  const wanted = { __proto__: null };
+  for (let index = 0; index < numbers.length; index++) wanted[numbers[index]] = true;
+  for (let index = 0; index < numbers.length; index++) recordOf(numbers[index]);
+  for (const number of ObjectKeys(records)) {
+    if (!wanted[number]) throw new Error(`A module that was not wanted was evaluated, too: ${number}`);
+  }
 }
 
 // The exports of an adaptor by its number in the pack.

@@ -12,7 +12,7 @@ use super::exit::{Exit, Failure};
 use super::input::{InitialState, JobFile};
 use super::log::{self, Logger, Source};
 use super::output::{self, Layout};
-use super::{prepare, report};
+use super::{prepare, report, snapshots};
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::Dialect;
 use crate::isolate::{Job, Limits, LogLine, Network};
@@ -142,6 +142,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
         },
     );
     host.save_packs();
+    snapshots::make_after(&host, &[adaptors[0].specifier.clone()]);
     if let Some(error) = &outcome.error {
         eprintln!("{}", logger.hide(&report::render(error, &job.step, &job.source)));
         return Ok(Exit::Failed.into());

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use url::Url;
 
+use super::snapshots;
 use crate::adaptor::progress::{self, Progress, Silent};
 use crate::adaptor::{AdaptorSpec, InstallOptions, InstallReport, ProjectError, Store, install, project_adaptors};
 use crate::isolate::{Host, HostOptions};
@@ -149,7 +150,7 @@ fn prepare(store: &Store, report: &InstallReport, log: LogLevel) {
         return;
     }
     let host = Host::new(HostOptions { store: store.root().to_owned(), ..Default::default() });
-    for adaptor in new {
+    for adaptor in &new {
         let result = host.warm(std::slice::from_ref(&adaptor.specifier));
         if let Err(error) = result
             && log != LogLevel::None
@@ -157,6 +158,7 @@ fn prepare(store: &Store, report: &InstallReport, log: LogLevel) {
             eprintln!("warning: {}@{} does not load: {}", adaptor.name, adaptor.version, error.message);
         }
     }
+    new.iter().for_each(|adaptor| snapshots::make(&host, std::slice::from_ref(&adaptor.specifier)));
 }
 
 /// What is named on the command line, else in the project, else in the lock (which [`install`] takes by itself).

@@ -23,6 +23,7 @@ mod prepare;
 mod report;
 pub mod run;
 pub mod serve;
+mod snapshots;
 pub mod token;
 
 use std::process::ExitCode;
@@ -59,6 +60,9 @@ enum Command {
     Execute(execute::Args),
     Completions(completions::Args),
     Man(man::Args),
+    /// For the program itself: makes the snapshot that standard input asks for.
+    #[command(hide = true)]
+    MakeSnapshot,
 }
 
 const AFTER_HELP: &str = "\
@@ -120,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Execute(args) => execute::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
+        Command::MakeSnapshot => snapshots::work(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::exit::{self, Exit, Failure};
 use super::input::{self, InitialState, JobFile};
 use super::log::{self, Logger, Source};
 use super::output::{self, Layout};
-use super::{prepare, report};
+use super::{prepare, report, snapshots};
 use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store};
 use crate::compile::Dialect;
 use crate::isolate::{Job, Limits, MIB, MIN_HEAP, Network, Outcome, RunStats};
@@ -237,6 +237,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
         logger.debug(Source::Compiler, &format!("Operation {order}: {name} on line {line}"));
     }
 
+    let specifiers: Vec<_> = adaptors.into_iter().map(|adaptor| adaptor.specifier).collect();
     let prepared = start.elapsed();
     let outcome = host.run(
         Job {
@@ -244,7 +245,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
             step: job.step.clone(),
             source: job.source.clone(),
             compiled,
-            adaptors: adaptors.into_iter().map(|adaptor| adaptor.specifier).collect(),
+            adaptors: specifiers.clone(),
             limits: args.limits.limits(),
             network,
             test: args.test,
@@ -262,6 +263,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
     logger.debug(Source::Runtime, &times(prepared, &outcome.stats));
     let exit = settle(args, logger, &job, &outcome, start.elapsed());
     host.save_packs();
+    snapshots::make_after(&host, &specifiers);
     exit
 }
 

@@ -16,13 +16,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, Failure};
-use super::{demo, prepare};
+use super::{demo, prepare, snapshots};
 use crate::adaptor::progress::Silent;
 use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store as Adaptors, install};
 use crate::config::{HttpConfig, JobConfig, StoreConfig, days};
 use crate::engine::{Engine, Options, RetentionPolicy};
 use crate::http::{self, Access, App};
-use crate::isolate::{IsolatePool, Limits, PoolOptions};
+use crate::isolate::{Host, IdleIsolate, IsolatePool, Limits, PoolOptions};
 use crate::model::{StepKind, Workflow};
 use crate::project::watch::{Snapshot, Watch};
 use crate::project::{Loaded, Project};
@@ -114,6 +114,7 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
     let adaptors = Adaptors::at(&args.dir);
     let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
     let runner = runner(&args.jobs, adaptors, &installed)?;
+    let _together = load_together(runner.pool.host(), &installed).await;
     let options = Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
     let engine = Engine::start(store.clone(), secret_key.clone(), runner, options).await.map_err(store_failure)?;
     let access = Arc::new(Access::new(store.clone(), args.http.no_auth));
@@ -248,6 +249,18 @@ fn specs_of(workflows: &[Workflow]) -> Result<Vec<AdaptorSpec>, Failure> {
         }
     }
     Ok(specs)
+}
+
+/// Has the isolates of this process start from a snapshot of all its adaptors.
+async fn load_together(host: &Host, installed: &[Installed]) -> Option<IdleIsolate> {
+    let host = host.clone();
+    let adaptors: Vec<_> = installed.iter().map(|adaptor| adaptor.specifier.clone()).collect();
+    let loaded = tokio::task::spawn_blocking(move || {
+        snapshots::make(&host, &adaptors);
+        host.load_together(&adaptors)
+    });
+    // Jobs run without it, too.
+    loaded.await.ok().flatten()
 }
 
 fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> Result<JsRunner, Failure> {

@@ -20,7 +20,9 @@ use deno_core::{JsRuntime, RuntimeOptions, v8};
 use deno_runtime::snapshot_info::get_extensions_in_snapshot;
 
 use super::conditions::{Answer, Conditions, NoAnswer, Question};
+use super::hash_seed;
 use super::limits::{BufferAccount, Limit, Limits, MIN_HEAP, Stop, Tripwire, Watch};
+use super::snapshot::Stay;
 use crate::compile::in_brackets;
 
 /// How long the evaluation of an expression may take; reading the arguments does not count.
@@ -44,11 +46,14 @@ pub(super) struct Evaluator {
     runtime: JsRuntime,
     limits: Limits,
     tripwire: Arc<Tripwire>,
+    _stay: Stay,
 }
 
 impl Evaluator {
     /// Must be called, and dropped, within a tokio runtime of the current thread.
     pub fn new(tripwire: Arc<Tripwire>) -> Self {
+        hash_seed::get();
+        let mut stay = Stay::begin(None);
         let limits = Limits { wall: WALL, cpu: None, heap: MIN_HEAP, buffers: BUFFERS, ..Limits::default() };
         let buffers = BufferAccount::new(tripwire.clone(), Arc::default());
         let params = v8::CreateParams::default()
@@ -61,6 +66,7 @@ impl Evaluator {
             create_params: Some(params),
             ..RuntimeOptions::default()
         });
+        stay.made();
         buffers.set_limit(limits.buffers);
         let near = tripwire.clone();
         runtime.add_near_heap_limit_callback(move |current, _initial| {
@@ -74,7 +80,7 @@ impl Evaluator {
         isolate.set_prepare_stack_trace_callback(no_stack_trace);
         let context = runtime.main_context();
         tripwire.arm(runtime.v8_isolate(), context);
-        Self { compiled: HashMap::new(), runtime, limits, tripwire }
+        Self { compiled: HashMap::new(), runtime, limits, tripwire, _stay: stay }
     }
 
     /// Does what V8 has put off, such as parts of garbage collections.
@@ -100,7 +106,7 @@ impl Evaluator {
     }
 
     fn answer(&mut self, question: &Question) -> Result<bool, String> {
-        let Self { compiled, runtime, limits, tripwire } = self;
+        let Self { compiled, runtime, limits, tripwire, .. } = self;
         v8::scope!(let scope, runtime.v8_isolate());
         let context = v8::Context::new(scope, v8::ContextOptions::default());
         context.set_allow_generation_from_strings(false);

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Instant;
 
 use super::authorities::Authorities;
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
+use super::hash_seed;
 use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
 use super::limits::Limits;
-use super::pack::{self, Pack};
+use super::pack::{self, Footprint, Pack};
 use super::packages::{LocalAdaptor, Packages};
 use super::permissions::Network;
 use super::run::{Job, LogSink, Outcome};
@@ -44,9 +45,10 @@ pub struct Host {
     /// Directory of packs on disk.
     pack_dir: Arc<PathBuf>,
     without_packs: bool,
+    options: Arc<HostOptions>,
+    /// A set that others are part of, which they are loaded from.
+    whole: Arc<OnceLock<Arc<AdaptorSet>>>,
     adaptors: Arc<Mutex<HashMap<AdaptorKey, Preparation>>>,
-    /// What isolates start from, once somebody looked for it; None: the runtime's own.
-    snapshot: Arc<Mutex<Option<Option<Snapshot>>>>,
 }
 
 /// Sorted import specifiers.
@@ -62,6 +64,10 @@ pub struct AdaptorSet {
     /// Why these adaptors are loaded through the ordinary module graph, if they are.
     pub unpacked: Option<String>,
     pub(super) pack: Option<Arc<Pack>>,
+    /// What its isolates start from, if there is one.
+    snapshot: Option<Snapshot>,
+    /// That of the last run, by which a warm isolate guesses what the next one will need.
+    footprint: Mutex<Arc<Footprint>>,
     file: PathBuf,
 }
 
@@ -70,7 +76,35 @@ impl AdaptorSet {
     pub(super) fn lets_keep(&self, job: &Job) -> bool {
         self.pack.as_ref().is_some_and(|pack| pack.job(&job.compiled.code).is_some())
     }
+
+    /// What the last run loaded.
+    pub(super) fn footprint(&self) -> Arc<Footprint> {
+        self.footprint.lock().expect("footprint").clone()
+    }
+
+    /// Remembers what a run loaded.
+    pub(super) fn set_footprint(&self, footprint: Footprint) {
+        *self.footprint.lock().expect("footprint") = Arc::new(footprint);
+    }
+
+    pub(super) fn snapshot_file(&self) -> PathBuf {
+        snapshot_file(&self.file)
+    }
+
+    /// An isolate for these adaptors with this limit of V8's heap in bytes.
+    pub(super) fn plan(&self, heap: usize) -> Plan {
+        Plan { snapshot: self.snapshot, pack: self.pack.clone(), ..Plan::plain(heap) }
+    }
 }
+
+/// The file of the snapshot that belongs to a pack.
+fn snapshot_file(pack: &Path) -> PathBuf {
+    pack.with_extension("snapshot")
+}
+
+/// An isolate that is there and does nothing.
+#[allow(dead_code)] // held, not read
+pub struct IdleIsolate(IsolateThread);
 
 /// The key under which a set of adaptors is known, whatever the order in which they are named.
 pub(super) fn adaptor_key(specifiers: &[String]) -> AdaptorKey {
@@ -82,15 +116,18 @@ pub(super) fn adaptor_key(specifiers: &[String]) -> AdaptorKey {
 
 impl Host {
     pub fn new(options: HostOptions) -> Self {
+        let pack_dir = options.store.join("node_modules/.fnhost/packs");
+        hash_seed::adopt(&pack_dir);
         Self {
             packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
-            pack_dir: Arc::new(options.store.join("node_modules/.fnhost/packs")),
+            pack_dir: Arc::new(pack_dir),
             without_packs: options.without_packs,
-            authorities: Arc::new(Authorities::new(options.ca_file)),
+            whole: Arc::default(),
+            authorities: Arc::new(Authorities::new(options.ca_file.clone())),
+            options: Arc::new(options),
             threads: Threads::default(),
             buffers: Arc::default(),
             adaptors: Arc::default(),
-            snapshot: Arc::default(),
         }
     }
 
@@ -117,15 +154,14 @@ impl Host {
 
     fn load_or_build(&self, key: &AdaptorKey) -> Result<AdaptorSet, RunError> {
         Packages::refresh();
-        let file = self.pack_dir.join(format!("{}.pack", file_name(key)));
+        if let Some(part) = self.part(key) {
+            return Ok(part);
+        }
+        let file = self.pack_file(key);
         let stored = if self.without_packs { None } else { pack::load(&file) };
         if let Some(pack) = stored.filter(|pack| self.is_current(pack)) {
-            return Ok(AdaptorSet {
-                exports: pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect(),
-                unpacked: None,
-                pack: Some(Arc::new(pack)),
-                file,
-            });
+            let exports = pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect();
+            return Ok(Self::set(exports, Ok(pack), file));
         }
         let entries = self.probe(key)?;
         let built = if self.without_packs {
@@ -133,14 +169,20 @@ impl Host {
         } else {
             pack::build(&self.packages, entries.clone()).map_err(|error| error.to_string())
         };
-        let (pack, unpacked) = match built {
+        let set = Self::set(entries.into_iter().collect(), built, file);
+        // Now, not at the end: a process that is killed need not have packed for nothing.
+        set.pack.iter().for_each(|pack| save(pack, &set.file));
+        Ok(set)
+    }
+
+    fn set(exports: HashMap<String, Vec<String>>, pack: Result<Pack, String>, file: PathBuf) -> AdaptorSet {
+        let (pack, unpacked) = match pack {
             Ok(pack) => (Some(Arc::new(pack)), None),
             Err(reason) => (None, Some(reason)),
         };
-        // Now, not at the end: a process that is killed need not have packed for nothing.
-        pack.iter().for_each(|pack| save(pack, &file));
-        self.make_snapshot();
-        Ok(AdaptorSet { exports: entries.into_iter().collect(), unpacked, pack, file })
+        let mut set = AdaptorSet { exports, unpacked, pack, snapshot: None, footprint: Mutex::default(), file };
+        set.snapshot = set.pack.as_ref().and_then(|pack| snapshot::load(&set.snapshot_file(), pack));
+        set
     }
 
     /// Whether the pack's adaptors are those that its specifiers lead to now: an install may have changed the default
@@ -156,42 +198,89 @@ impl Host {
     /// disk too.
     pub fn warm(&self, specifiers: &[String]) -> Result<(), RunError> {
         let set = self.prepare(specifiers)?;
-        self.make_snapshot();
-        let outcome = self.run_with(listing(specifiers)?, set.pack.clone(), "{}".into(), Box::new(|_| {}));
+        let job = listing(specifiers)?;
+        let outcome = self.run_in(set.plan(job.limits.heap), job, "{}".into(), Box::new(|_| {}));
         self.save_packs();
         // Packing takes more than all that follows.
         release_memory();
         outcome.error.map_or(Ok(()), Err)
     }
 
-    /// What isolates with a pack start from: made by this process or one before. None: the runtime's own snapshot.
-    pub(super) fn snapshot(&self) -> Option<Snapshot> {
-        let mut known = self.snapshot.lock().expect("nothing panics while it looks for the snapshot");
-        *known.get_or_insert_with(|| if self.without_packs { None } else { snapshot::load(&self.snapshot_file()) })
+    /// Loads adaptors once and tells which modules of their pack may be evaluated in a snapshot.
+    pub(super) fn rehearse(&self, specifiers: &[String]) -> Result<(Arc<AdaptorSet>, Vec<u32>), RunError> {
+        let set = self.prepare(specifiers)?;
+        let job = listing(specifiers)?;
+        let plan = Plan { rehearsal: true, ..set.plan(job.limits.heap) };
+        let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
+        set.pack.iter().for_each(|pack| save(pack, &set.file));
+        outcome.error.map_or(Ok((set, outcome.footprint.unwrap_or_default().modules)), Err)
     }
 
-    /// Makes the snapshot if there is none. What keeps it from being made costs time, and nothing else.
-    fn make_snapshot(&self) {
-        if self.without_packs || self.snapshot().is_some() {
-            return;
-        }
-        match snapshot::make(self) {
-            Ok(made) => {
-                *self.snapshot.lock().expect("nothing panics while it looks for the snapshot") = Some(Some(made));
-                // As with packs: a store that cannot be written is no error.
-                let _ = snapshot::store(made, &self.snapshot_file());
-            }
-            Err(error) => tracing::warn!(error, "cannot make a snapshot: isolates take longer to start"),
+    /// Has a snapshot made for these adaptors by `program`, this very one, if they have none. A process that has isolates
+    /// already cannot use it. What keeps it from being made costs time, and nothing else. Blocks while it is made, a quarter
+    /// of a second.
+    pub fn make_snapshot(&self, program: &Path, specifiers: &[String]) {
+        let key = adaptor_key(specifiers);
+        let has_one = || {
+            let file = self.pack_file(&key);
+            let pack = pack::load(&file).filter(|pack| self.is_current(pack))?;
+            snapshot::load(&snapshot_file(&file), &pack)
+        };
+        // In a store that cannot be written, there would be nothing to gain.
+        let dir = &*self.pack_dir;
+        let writable = || std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir)).is_ok();
+        if !self.without_packs
+            && has_one().is_none()
+            && writable()
+            && let Err(reason) = snapshot::commission(program, &self.options, &key)
+        {
+            tracing::warn!(reason, "cannot make a snapshot: isolates take longer to start");
         }
     }
 
-    fn snapshot_file(&self) -> PathBuf {
-        self.pack_dir.join("runtime.snapshot")
+    /// Whether runs with these adaptors could start from a snapshot and do not.
+    pub fn lacks_snapshot(&self, specifiers: &[String]) -> bool {
+        self.prepared(&adaptor_key(specifiers)).is_some_and(|set| set.pack.is_some() && set.snapshot.is_none())
+    }
+
+    /// From now on, all sets of these adaptors are loaded from one pack and one snapshot, which a process can have only one
+    /// of. The isolate that comes back is to be kept for as long as there may be others.
+    pub fn load_together(&self, specifiers: &[String]) -> Option<IdleIsolate> {
+        let set = self.prepare(specifiers).ok()?;
+        set.pack.as_ref()?;
+        let plan = set.plan(Limits::default().heap);
+        let _ = self.whole.set(set);
+        let (sender, made) = mpsc::sync_channel(1);
+        let isolate = IsolateThread::start_and_tell(self, plan, move |made| {
+            let _ = sender.send(made);
+        });
+        made.recv().ok()?;
+        isolate.ok().map(IdleIsolate)
+    }
+
+    /// These adaptors as part of the whole, if they are.
+    fn part(&self, key: &AdaptorKey) -> Option<AdaptorSet> {
+        let whole = self.whole.get()?;
+        let exports = key.iter().map(|name| Some((name.clone(), whole.exports.get(name)?.clone())));
+        Some(AdaptorSet {
+            exports: exports.collect::<Option<_>>()?,
+            unpacked: None,
+            pack: whole.pack.clone(),
+            snapshot: whole.snapshot,
+            footprint: Mutex::default(),
+            file: whole.file.clone(),
+        })
+    }
+
+    fn pack_file(&self, key: &AdaptorKey) -> PathBuf {
+        self.pack_dir.join(format!("{}.pack", file_name(key)))
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.
     fn probe(&self, specifiers: &[String]) -> Result<Vec<(String, Vec<String>)>, RunError> {
-        let outcome = self.run_with(listing(specifiers)?, None, "{}".into(), Box::new(|_| {}));
+        let job = listing(specifiers)?;
+        let plan = Plan::plain(job.limits.heap);
+        let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
         if let Some(error) = outcome.error {
             return Err(error);
         }
@@ -215,16 +304,19 @@ impl Host {
     /// Runs a job on a state (JSON text) in a fresh isolate, and waits for its end.
     pub fn run(&self, job: Job, state: String, sink: LogSink) -> Outcome {
         match self.prepare(&job.adaptors) {
-            Ok(set) => self.run_with(job, set.pack.clone(), state, sink),
+            Ok(set) => {
+                let mut plan = set.plan(job.limits.heap);
+                // What is intercepted must be replaced before any adaptor is evaluated.
+                plan.snapshot = plan.snapshot.filter(|_| !job.test);
+                self.run_in(plan, job, state, sink)
+            }
             Err(error) => Outcome::failed(error),
         }
     }
 
-    fn run_with(&self, job: Job, pack: Option<Arc<Pack>>, state: String, sink: LogSink) -> Outcome {
+    fn run_in(&self, plan: Plan, job: Job, state: String, sink: LogSink) -> Outcome {
         let asked = Instant::now();
         let limits = job.limits.clone();
-        let snapshot = pack.as_ref().and_then(|_| self.snapshot());
-        let plan = Plan { snapshot, pack, heap: limits.heap, footprint: Arc::default() };
         let isolate = match IsolateThread::start(self, plan) {
             Ok(isolate) => isolate,
             Err(error) => return Outcome::failed(error),

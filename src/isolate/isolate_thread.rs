@@ -39,6 +39,15 @@ pub struct Plan {
     pub heap: usize,
     /// What to load before there is a job.
     pub footprint: Arc<Footprint>,
+    /// The footprint of the run shall name the modules that may be evaluated in a snapshot.
+    pub rehearsal: bool,
+}
+
+impl Plan {
+    /// An isolate with nothing in it, from the runtime's own snapshot.
+    pub fn plain(heap: usize) -> Self {
+        Self { snapshot: None, pack: None, heap, footprint: Arc::default(), rehearsal: false }
+    }
 }
 
 /// A run for an isolate.

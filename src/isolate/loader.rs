@@ -47,6 +47,7 @@ pub struct JobLoader {
     job: OnceCell<JobModule>,
     /// The runtime's own scripts that were loaded, in order.
     scripts: RefCell<Vec<String>>,
+    snapshotting: bool,
 }
 
 fn refused(message: String) -> ModuleLoaderError {
@@ -55,7 +56,12 @@ fn refused(message: String) -> ModuleLoaderError {
 
 impl JobLoader {
     pub fn new(packages: Arc<Packages>, pack: Option<Arc<Pack>>) -> Self {
-        Self { packages, pack, job: OnceCell::new(), scripts: RefCell::default() }
+        Self { packages, pack, job: OnceCell::new(), scripts: RefCell::default(), snapshotting: false }
+    }
+
+    /// For an isolate of which a snapshot is taken: V8 makes no code caches there.
+    pub fn for_snapshot(packages: Arc<Packages>, pack: Arc<Pack>) -> Self {
+        Self { snapshotting: true, ..Self::new(packages, Some(pack)) }
     }
 
     /// Names the job, once.
@@ -224,6 +230,10 @@ impl ModuleLoader for JobLoader {
     fn get_code_cache(&self, specifier: &ModuleSpecifier, _source: &str) -> Option<SourceCodeCacheInfo> {
         self.scripts.borrow_mut().push(specifier.as_str().to_owned());
         let data = self.pack.as_ref()?.code(specifier.as_str()).map(|code| Cow::Owned(code.to_vec()));
+        // An answer without data asks for a new cache.
+        if data.is_none() && self.snapshotting {
+            return None;
+        }
         Some(SourceCodeCacheInfo { hash: 0, data })
     }
 

@@ -239,9 +239,10 @@ pub fn op_fnhost_ignore(#[string] _text: &str) {}
 
 /// The host's own JavaScript, in ASCII, which V8 reads in place. Listed with the macro's `esm`, it would be read at run
 /// time from where it was compiled.
-const JAVASCRIPT: [ExtensionFileSource; 3] = [
+const JAVASCRIPT: [ExtensionFileSource; 4] = [
     ExtensionFileSource::new("ext:fnhost/runtime.js", ascii_str_include!("../../js/runtime.js")),
     ExtensionFileSource::new("ext:fnhost/modules.js", ascii_str_include!("../../js/modules.js")),
+    ExtensionFileSource::new("ext:fnhost/snapshot.js", ascii_str_include!("../../js/snapshot.js")),
     ExtensionFileSource::new("ext:fnhost/host.js", ascii_str_include!("../../js/host.js")),
 ];
 

@@ -14,6 +14,8 @@ pub fn init() {
     // V8 15.0 drops the interrupt check of an endless loop around a short loop it unrolls, as in
     // `for (;;) a.push(new Array(1000).fill(0))`: no limit could end such a run.
     v8::V8::set_flags_from_string("--no-turboshaft-loop-unrolling");
+    // The seed of hashes is set later (`hash_seed`).
+    v8::V8::set_flags_from_string("--no-freeze-flags-after-init");
     custody::park_on_traps();
     custody::park_on_aborts();
     JsRuntime::init_platform(None);

@@ -264,8 +264,8 @@ impl Pool {
                     self.keep(lodging, isolate, &outcome);
                 }
                 let loaded = outcome.footprint.take().filter(|_| outcome.error.is_none());
-                if let (Some(pack), Some(footprint)) = (set.as_ref().and_then(|set| set.pack.as_ref()), loaded) {
-                    pack.set_footprint(footprint);
+                if let (Some(set), Some(footprint)) = (set, loaded) {
+                    set.set_footprint(footprint);
                 }
                 outcome
             }
@@ -331,16 +331,11 @@ impl Pool {
                 pool.tend();
             }
         };
-        if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, self.plan(&set, kind.heap, true), made) {
+        let plan = Plan { footprint: set.footprint(), ..set.plan(kind.heap) };
+        if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, plan, made) {
             self.created.fetch_add(1, Ordering::Relaxed);
             spares.begin(kind, isolate);
         }
-    }
-
-    fn plan(&self, set: &AdaptorSet, heap: usize, ahead: bool) -> Plan {
-        let footprint = set.pack.as_ref().filter(|_| ahead).map(|pack| pack.footprint()).unwrap_or_default();
-        let snapshot = set.pack.as_ref().and_then(|_| self.host.snapshot());
-        Plan { snapshot, pack: set.pack.clone(), heap, footprint }
     }
 
     /// A spare, or an isolate that is only being made. The second value tells whether it is a spare.
@@ -350,7 +345,7 @@ impl Pool {
             self.warm_runs.fetch_add(1, Ordering::Relaxed);
             return Ok((isolate, true));
         }
-        let isolate = IsolateThread::start(&self.host, self.plan(set, kind.heap, false))?;
+        let isolate = IsolateThread::start(&self.host, set.plan(kind.heap))?;
         self.cold_runs.fetch_add(1, Ordering::Relaxed);
         self.created.fetch_add(1, Ordering::Relaxed);
         Ok((isolate, false))

@@ -15,6 +15,7 @@ use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::calls::Calls;
 use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
+use super::hash_seed;
 use super::host::Host;
 use super::intercept::Request;
 use super::isolate_thread::Plan;
@@ -27,6 +28,7 @@ use super::ops::{self, PackInUse};
 use super::pack::{Footprint, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
+use super::snapshot::Stay;
 use crate::compile::Compiled;
 
 /// A compiled job and what to run it with.
@@ -186,6 +188,8 @@ pub(super) struct Isolate {
     runs: u32,
     /// When the last run ended.
     rested_since: Instant,
+    /// Ends after all the others.
+    _stay: Stay,
 }
 
 /// How long an isolate must have waited for a run to look at its connections first.
@@ -243,6 +247,8 @@ pub(super) enum Interrupted {
 impl Isolate {
     /// Makes an isolate as `plan` says, with nothing in it of any job.
     pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<Self, String> {
+        hash_seed::get();
+        let mut stay = Stay::begin(plan.snapshot);
         let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone()));
         let buffers = BufferAccount::new(tripwire.clone(), host.buffers.clone());
         let services = WorkerServiceOptions {
@@ -266,8 +272,8 @@ impl Isolate {
             bootstrap: bootstrap_options(),
             extensions: vec![ops::fnhost::init()],
             // In a snapshot of the host's the ops have their functions already.
-            startup_snapshot: plan.snapshot.or(deno_snapshots::CLI_SNAPSHOT),
-            skip_op_registration: plan.snapshot.is_some(),
+            startup_snapshot: stay.snapshot.or(deno_snapshots::CLI_SNAPSHOT),
+            skip_op_registration: stay.snapshot.is_some(),
             residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
             residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,
             stdio: no_stdio()?,
@@ -279,6 +285,7 @@ impl Isolate {
             ..Default::default()
         };
         let mut worker = MainWorker::bootstrap_from_options(&job_url("job.js")?, services, options);
+        stay.made();
         let runtime = &mut worker.js_runtime;
         let handle = runtime.v8_isolate().thread_safe_handle();
         {
@@ -298,7 +305,7 @@ impl Isolate {
             current * 2
         });
         let entry = EntryPoints::pick_up(runtime);
-        if plan.snapshot.is_none() {
+        if stay.snapshot.is_none() {
             entry.call(runtime, &entry.prepare, &[])?;
         }
         entry.call(runtime, &entry.setup, &[])?;
@@ -314,8 +321,12 @@ impl Isolate {
             entry,
             runs: 0,
             rested_since: Instant::now(),
+            _stay: stay,
         };
         isolate.get_ready(&plan.footprint);
+        if plan.rehearsal {
+            isolate.entry.call(&mut isolate.worker.js_runtime, &isolate.entry.rehearse, &[])?;
+        }
         Ok(isolate)
     }
 
@@ -789,6 +800,7 @@ pub(super) struct EntryPoints {
     setup: v8::Global<v8::Function>,
     load_ahead: v8::Global<v8::Function>,
     compile_ahead: v8::Global<v8::Function>,
+    rehearse: v8::Global<v8::Function>,
     intercept: v8::Global<v8::Function>,
     trace: v8::Global<v8::Function>,
     evaluate_job: v8::Global<v8::Function>,
@@ -816,6 +828,7 @@ impl EntryPoints {
             setup: function("setup"),
             load_ahead: function("loadAhead"),
             compile_ahead: function("compileAhead"),
+            rehearse: function("rehearse"),
             intercept: function("intercept"),
             trace: function("trace"),
             evaluate_job: function("evaluateJob"),

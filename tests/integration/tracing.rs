@@ -169,9 +169,7 @@ triggers: {all: {criteria: {}}}
         .collect();
     assert_eq!(sent, traces.map(|trace| [trace, trace]).concat());
     // A request has one span, however many runs there were before.
-    server.until("6 spans", || {
-        (collector.spans().iter().filter(|span| span.name == "GET").count() == 6).then_some(())
-    });
+    server.until("6 spans", || (collector.spans().iter().filter(|span| span.name == "GET").count() == 6).then_some(()));
 }
 
 #[test]

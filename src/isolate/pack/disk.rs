@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::hash_seed;
 use super::{Entry, Kind, Module, Pack, Target, stamp};
 
 #[derive(Serialize, Deserialize)]
@@ -29,9 +30,11 @@ struct ModuleHeader {
     stamp: (u64, u64),
 }
 
-/// Names the build: code caches are only good for the V8 that made them, and sources for the transform that did.
+/// Names the build: code caches are only good for the V8 that made them, with this seed of its hashes, and sources for
+/// the transform that did.
 pub fn build_id() -> String {
-    format!("{} v8 {} {}", env!("CARGO_PKG_VERSION"), deno_core::v8::VERSION_STRING, env!("FNHOST_PACK_ID"))
+    let version = concat!(env!("CARGO_PKG_VERSION"), " ", env!("FNHOST_PACK_ID"));
+    format!("{version} v8 {} seed {}", deno_core::v8::VERSION_STRING, hash_seed::get())
 }
 
 /// Reads the pack at `path`. None if there is none, it belongs to another build, or a package file has changed.
@@ -128,6 +131,7 @@ pub fn store(pack: &Pack, path: &Path) -> std::io::Result<()> {
     let header = serde_json::to_vec(&header)?;
     let directory = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory)?;
+    hash_seed::keep(directory)?;
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(&header)?;

@@ -13,6 +13,7 @@ mod disk;
 mod transform;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -84,8 +85,6 @@ pub struct Pack {
     dirty: AtomicBool,
     /// Jobs that were made functions, by the code of their modules.
     jobs: Mutex<HashMap<String, Option<Arc<JobFunction>>>>,
-    /// That of the last run, by which a warm isolate guesses what the next one will need.
-    footprint: Mutex<Arc<Footprint>>,
 }
 
 impl Pack {
@@ -95,14 +94,7 @@ impl Pack {
         code: HashMap<String, Arc<[u8]>>,
         dirty: bool,
     ) -> Self {
-        Self {
-            modules,
-            entries,
-            code: RwLock::new(code),
-            dirty: AtomicBool::new(dirty),
-            jobs: Mutex::default(),
-            footprint: Mutex::default(),
-        }
+        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(dirty), jobs: Mutex::default() }
     }
 
     /// A compiled job as a function, if it can be one.
@@ -129,14 +121,13 @@ impl Pack {
         self.dirty.store(true, Ordering::Release);
     }
 
-    /// What the last run loaded.
-    pub fn footprint(&self) -> Arc<Footprint> {
-        self.footprint.lock().expect("footprint").clone()
-    }
-
-    /// Remembers what a run loaded.
-    pub fn set_footprint(&self, footprint: Footprint) {
-        *self.footprint.lock().expect("footprint") = Arc::new(footprint);
+    /// Names the files of the pack, and their versions.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for module in &self.modules {
+            (&module.path, module.kind as u8, module.stamp).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// True once after something was added.

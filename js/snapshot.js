@@ -1,0 +1,265 @@
+// Snapshots that isolates start from: what is done before and after one is taken, and the rehearsal that tells what may
+// be evaluated in it.
+
+import { core, primordials } from "ext:core/mod.js";
+import { observe, taint } from "ext:fnhost/modules.js";
+
+const { op_stream_base_register_state } = core.ops;
+const {
+  ArrayPrototypeFind,
+  ArrayPrototypeIncludes,
+  ArrayPrototypeSome,
+  Error,
+  FunctionPrototypeBind,
+  ObjectDefineProperty,
+  ObjectGetPrototypeOf,
+  ObjectHasOwn,
+  Proxy,
+  ReflectApply,
+  ReflectConstruct,
+  ReflectGet,
+  ReflectGetOwnPropertyDescriptor,
+  ReflectOwnKeys,
+  StringPrototypeIncludes,
+  StringPrototypeSplit,
+} = primordials;
+
+const plain = (value) => ({ __proto__: null, value, configurable: true, writable: true });
+
+// ---------------------------------------------------------------------------------------------------------------
+// Taking a snapshot
+// ---------------------------------------------------------------------------------------------------------------
+
+// What the runtime itself looks for when it starts from a snapshot.
+const { Deno: bootstrapDeno, __bootstrap: bootstrapCore, bootstrap: bootstrapEntries } = globalThis;
+
+// The runtime's namespace as its bootstrap made it, in an isolate that started from a snapshot taken here.
+let namespace;
+export const runtimeNamespace = () => namespace;
+
+let restoreCrypto;
+
+// Before anything is evaluated that shall be in the snapshot.
+export function beginSnapshot() {
+  restoreCrypto = standInForCrypto();
+}
+
+// After that: makes the global scope again what the runtime expects to find.
+export function endSnapshot() {
+  restoreCrypto();
+  namespace = globalThis.Deno;
+  ObjectDefineProperty(globalThis, "Deno", plain(bootstrapDeno));
+  ObjectDefineProperty(globalThis, "__bootstrap", plain(bootstrapCore));
+  ObjectDefineProperty(globalThis, "bootstrap", plain({ ...bootstrapEntries, mainRuntime: resume }));
+}
+
+// What takes the place of the runtime's bootstrap when it starts from such a snapshot.
+function resume() {
+  delete globalThis.bootstrap;
+  delete globalThis.__bootstrap;
+  core.loadExtScript("ext:deno_web/15_performance.js").setTimeOrigin();
+  // The Node layer gave it to Rust while the snapshot was made; sockets look for it there.
+  const { streamBaseState } = core.loadExtScript("ext:deno_node/internal_binding/stream_wrap.ts");
+  op_stream_base_register_state(streamBaseState);
+}
+
+// WebCrypto keeps parts of itself in Rust, which no snapshot can hold, and Node's `crypto` takes hold of it when it loads.
+// So it gets something that asks for the real one when it is used.
+function standInForCrypto() {
+  const exports = core.loadExtScript("ext:deno_crypto/00_crypto.js");
+  const original = ReflectGetOwnPropertyDescriptor(exports, "crypto");
+  const subtle = standIn(() => exports.crypto.subtle);
+  const value = standIn(() => exports.crypto, { __proto__: null, subtle });
+  ObjectDefineProperty(exports, "crypto", { __proto__: null, value, configurable: true, enumerable: true });
+  return () => ObjectDefineProperty(exports, "crypto", original);
+}
+
+function standIn(real, own = { __proto__: null }) {
+  return new Proxy(own, {
+    __proto__: null,
+    get(_, key) {
+      if (ObjectHasOwn(own, key)) return own[key];
+      const value = real()[key];
+      return typeof value === "function" ? FunctionPrototypeBind(value, real()) : value;
+    },
+    getPrototypeOf: () => ObjectGetPrototypeOf(real()),
+    has: (_, key) => key in real(),
+  });
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Rehearsal
+// ---------------------------------------------------------------------------------------------------------------
+
+// Parts of the Node layer that a module may read while it is evaluated in a snapshot. The others know something of the
+// machine or the moment, or were not tried.
+const PARTS = [
+  "assert",
+  "async_hooks",
+  "buffer",
+  "child_process",
+  "console",
+  "constants",
+  "crypto",
+  "diagnostics_channel",
+  "dns",
+  "events",
+  "fs",
+  "fs/promises",
+  "http",
+  "http2",
+  "https",
+  "module",
+  "net",
+  "path",
+  "path/posix",
+  "path/win32",
+  "process",
+  "punycode",
+  "querystring",
+  "stream",
+  "stream/promises",
+  "stream/web",
+  "string_decoder",
+  "sys",
+  "timers",
+  "timers/promises",
+  "tls",
+  "tty",
+  "url",
+  "util",
+  "util/types",
+  "vm",
+  "worker_threads",
+  "zlib",
+];
+
+// Names that the global scope makes when they are first read, and that are the same for all runs.
+const STEADY_GLOBALS = [
+  "Buffer",
+  "clearImmediate",
+  "clearInterval",
+  "clearTimeout",
+  "global",
+  "process",
+  "self",
+];
+
+// What there is not while a snapshot is taken, or what a run may replace.
+const UNSTEADY_GLOBALS = ["SharedArrayBuffer", "WebAssembly", "fetch"];
+
+const TIMERS = ["queueMicrotask", "setImmediate", "setInterval", "setTimeout"];
+
+// What tells of the process or the moment, or would have to happen in each run.
+const PROCESS_FUNCTIONS = [
+  "addListener",
+  "cpuUsage",
+  "emitWarning",
+  "hrtime",
+  "memoryUsage",
+  "nextTick",
+  "on",
+  "once",
+  "prependListener",
+  "resourceUsage",
+  "setUncaughtExceptionCaptureCallback",
+  "uptime",
+];
+const PROCESS_VALUES = ["pid", "ppid", "title"];
+
+const RANDOM = [
+  "generateKeyPairSync",
+  "generateKeySync",
+  "generatePrimeSync",
+  "getRandomValues",
+  "randomBytes",
+  "randomFillSync",
+  "randomInt",
+  "randomUUID",
+];
+
+// From now on, modules are tainted that do while they are evaluated what a snapshot must not hold.
+export function rehearse() {
+  const parts = { __proto__: null };
+  for (const part of PARTS) parts[`node:${part}`] = true;
+  observe((name) => {
+    if (!parts[name]) taint();
+  });
+  const { process } = globalThis;
+  const crypto = core.createLazyLoader("node:crypto")().default;
+  for (const key of PROCESS_FUNCTIONS) watchFunction(process, key);
+  for (const key of PROCESS_VALUES) watchRead(process, key);
+  for (const key of RANDOM) watchFunction(crypto, key);
+  watchFunction(globalThis.Math, "random");
+  watchClock();
+  for (const key of TIMERS) watchFunction(globalThis, key);
+  for (const key of UNSTEADY_GLOBALS) watchRead(globalThis, key);
+  for (const key of ReflectOwnKeys(globalThis)) {
+    const { get } = ReflectGetOwnPropertyDescriptor(globalThis, key);
+    if (get !== undefined && !ArrayPrototypeIncludes(STEADY_GLOBALS, key)) watchRead(globalThis, key);
+  }
+}
+
+function watchRead(object, key) {
+  const descriptor = ReflectGetOwnPropertyDescriptor(object, key);
+  if (descriptor === undefined || !descriptor.configurable) return;
+  ObjectDefineProperty(object, key, {
+    __proto__: null,
+    get() {
+      taint();
+      return descriptor.get === undefined ? descriptor.value : ReflectApply(descriptor.get, object, []);
+    },
+    set(value) {
+      ObjectDefineProperty(object, key, { ...plain(value), enumerable: descriptor.enumerable });
+    },
+    enumerable: descriptor.enumerable,
+    configurable: true,
+  });
+}
+
+function watchFunction(object, key) {
+  const original = object[key];
+  if (typeof original !== "function") return;
+  object[key] = new Proxy(original, {
+    __proto__: null,
+    apply(target, self, values) {
+      taint();
+      return ReflectApply(target, self, values);
+    },
+    // Such as `process.hrtime.bigint`.
+    get(target, name) {
+      if (ObjectHasOwn(target, name) && typeof target[name] === "function") taint();
+      return ReflectGet(target, name);
+    },
+  });
+}
+
+// Packages that read the clock while they are evaluated, only to see later that it was long ago.
+const PATIENT_PACKAGES = ["lodash", "lodash-es"];
+
+function onClock() {
+  const frames = StringPrototypeSplit(new Error().stack, "\n");
+  const caller = ArrayPrototypeFind(frames, (frame, at) => at > 0 && !StringPrototypeIncludes(frame, "ext:fnhost/"));
+  const isFrom = (name) => StringPrototypeIncludes(caller ?? "", `/node_modules/${name}/`);
+  if (!ArrayPrototypeSome(PATIENT_PACKAGES, isFrom)) taint();
+}
+
+function watchClock() {
+  const { Date } = globalThis;
+  const now = () => {
+    onClock();
+    return Date.now();
+  };
+  globalThis.Date = new Proxy(Date, {
+    __proto__: null,
+    apply(target, self, values) {
+      onClock();
+      return ReflectApply(target, self, values);
+    },
+    construct(target, values, constructor) {
+      if (values.length === 0) onClock();
+      return ReflectConstruct(target, values, constructor);
+    },
+    get: (target, name) => name === "now" ? now : ReflectGet(target, name),
+  });
+}

@@ -1,0 +1,48 @@
+//! Snapshots on disk: a page that says what the snapshot belongs to, then V8's form of it.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use super::Snapshot;
+use crate::isolate::pack::{Pack, build_id};
+
+/// Bytes before the snapshot, which V8 wants aligned.
+const PAGE: usize = 4096;
+
+/// The snapshot at `path`. None if there is none, or it belongs to another build or pack.
+pub fn load(path: &Path, pack: &Pack) -> Option<Snapshot> {
+    // Never unmapped: isolates may start from it until the process ends.
+    let file: &'static Mmap = Box::leak(Box::new(mapped(path).ok()?));
+    let (name, snapshot) = file.split_at_checked(PAGE)?;
+    (name == name_of(pack)).then_some(snapshot)
+}
+
+/// Writes a snapshot to `path`, whole or not at all.
+pub fn store(snapshot: &[u8], path: &Path, pack: &Pack) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(&name_of(pack))?;
+    file.write_all(snapshot)?;
+    // As packs: readable by whoever may read the packages beside it.
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// What a snapshot was made by and of.
+fn name_of(pack: &Pack) -> Vec<u8> {
+    let mut name = format!("{} pack {:016x}", build_id(), pack.fingerprint()).into_bytes();
+    name.resize(PAGE, 0);
+    name
+}
+
+/// Shared with all processes that use the file.
+#[allow(unsafe_code)]
+fn mapped(path: &Path) -> io::Result<Mmap> {
+    let file = File::open(path)?;
+    // SAFETY: nobody writes to the file, which is only ever replaced by another.
+    unsafe { Mmap::map(&file) }
+}
