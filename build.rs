@@ -12,7 +12,7 @@ use std::{env, fs};
 
 /// What decides whether a pack or a snapshot that another build wrote fits this one: the crates, whose scripts and ops
 /// are in them, the host's own, and what makes and reads them.
-const PACK_SOURCES: &[&str] = &["Cargo.lock", "js", "src/isolate", "src/isolate/pack"];
+const PACK_SOURCES: &[&str] = &["Cargo.lock", "js", "src/isolate", "src/isolate/pack", "src/isolate/snapshot"];
 
 fn main() {
     println!("cargo::rustc-env=FNHOST_PACK_ID={:016x}", hash_of(PACK_SOURCES));

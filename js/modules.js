@@ -118,7 +118,7 @@ function getter(get) {
 const builtins = { __proto__: null };
 
 function builtin(name) {
-  onBuiltin?.(name);
+  observer?.onBuiltin(name);
   const known = builtins[name];
   if (known !== undefined) return known;
   const namespace = core.createLazyLoader(name)();
@@ -172,9 +172,11 @@ export function evaluated() {
 
 function evaluate(number, parent) {
   ArrayPrototypePush(underEvaluation, number);
+  const check = observer?.beforeModule(builtins);
   try {
     return evaluateNow(number, parent);
   } finally {
+    check?.();
     ArrayPrototypePop(underEvaluation);
   }
 }
@@ -232,7 +234,7 @@ function evaluateModule(number, namespace, compiled, targets, dynamic, url, file
     const target = targets[slot];
     const value = read(target);
     // In a rehearsal nothing is kept, so that every use of a tainted module is seen.
-    if (onBuiltin === undefined && (target[0] !== MODULE || isFinished(records[target[1]]))) slots[slot] = value;
+    if (observer === undefined && (target[0] !== MODULE || isFinished(records[target[1]]))) slots[slot] = value;
     return value;
   };
   const resolve = (specifier) => op_fnhost_resolve(number, String(specifier));
@@ -304,11 +306,11 @@ const underEvaluation = [];
 // used one of them while it was evaluated itself.
 const tainted = { __proto__: null };
 
-// In a rehearsal, told of each part of the Node layer that is read.
-let onBuiltin;
+// In a rehearsal, told of each part of the Node layer that is read, and of each module before it is evaluated and after.
+let observer;
 
-export function observe(listener) {
-  onBuiltin = listener;
+export function observe(by) {
+  observer = by;
 }
 
 // What happens while no module is evaluated was put off by one, by whichever: then none may be.

@@ -14,6 +14,7 @@ const {
   ObjectDefineProperty,
   ObjectGetPrototypeOf,
   ObjectHasOwn,
+  ObjectIs,
   Proxy,
   ReflectApply,
   ReflectConstruct,
@@ -145,8 +146,8 @@ const STEADY_GLOBALS = [
   "self",
 ];
 
-// What there is not while a snapshot is taken, or what a run may replace.
-const UNSTEADY_GLOBALS = ["SharedArrayBuffer", "WebAssembly", "fetch"];
+// What there is not while a snapshot is taken, what a run may replace, and what tells the time.
+const UNSTEADY_GLOBALS = ["SharedArrayBuffer", "WebAssembly", "fetch", "performance"];
 
 const TIMERS = ["queueMicrotask", "setImmediate", "setInterval", "setTimeout"];
 
@@ -182,9 +183,20 @@ const RANDOM = [
 export function rehearse() {
   const parts = { __proto__: null };
   for (const part of PARTS) parts[`node:${part}`] = true;
-  observe((name) => {
-    if (!parts[name]) taint();
+  observe({
+    __proto__: null,
+    onBuiltin(name) {
+      if (!parts[name]) taint();
+    },
+    beforeModule(builtins) {
+      const before = surface(builtins);
+      return () => {
+        if (before.some(({ object, properties }) => isChanged(object, properties))) taint();
+      };
+    },
   });
+  // The scope puts their values in place when they are first read.
+  for (const key of STEADY_GLOBALS) void globalThis[key];
   const { process } = globalThis;
   const crypto = core.createLazyLoader("node:crypto")().default;
   for (const key of PROCESS_FUNCTIONS) watchFunction(process, key);
@@ -198,6 +210,33 @@ export function rehearse() {
     const { get } = ReflectGetOwnPropertyDescriptor(globalThis, key);
     if (get !== undefined && !ArrayPrototypeIncludes(STEADY_GLOBALS, key)) watchRead(globalThis, key);
   }
+}
+
+// All that modules share: objects that a name of the global scope leads to, or a part of the Node layer is. A module that
+// changes them must do so in the runs that load it, and in no others.
+function surface(builtins) {
+  const shared = [globalThis, globalThis.process, ...ReflectOwnKeys(builtins).map((name) => builtins[name].default)];
+  for (const key of ReflectOwnKeys(globalThis)) {
+    const { value } = ReflectGetOwnPropertyDescriptor(globalThis, key);
+    shared.push(value);
+    if (typeof value === "function") shared.push(ReflectGetOwnPropertyDescriptor(value, "prototype")?.value);
+  }
+  const hidden = [function* () {}, async () => {}, async function* () {}, [].values(), new Map().keys(), "".matchAll(/x/g)];
+  shared.push(...hidden.map(ObjectGetPrototypeOf), ...hidden.map((object) => ObjectGetPrototypeOf(ObjectGetPrototypeOf(object))));
+  const objects = shared.filter((object) => typeof object === "function" || (typeof object === "object" && object !== null));
+  return objects.map((object) => ({ object, properties: propertiesOf(object) }));
+}
+
+function propertiesOf(object) {
+  return ReflectOwnKeys(object).flatMap((key) => {
+    const { value, get, set } = ReflectGetOwnPropertyDescriptor(object, key);
+    return [key, value, get, set];
+  });
+}
+
+function isChanged(object, properties) {
+  const now = propertiesOf(object);
+  return now.length !== properties.length || now.some((value, at) => !ObjectIs(value, properties[at]));
 }
 
 function watchRead(object, key) {

@@ -9,10 +9,11 @@ build_packages=(ca-certificates curl g++ gcc libc6-dev libclang-dev make pkg-con
 # Servers that tests talk to, and a browser that looks at the pages. The tests start them on free loopback ports, with
 # data in temporary directories.
 # The -core packages of MariaDB are the programs without the system service.
-# faketime sets the clock of a server, strace lets its disk fail, docker-compose reads a file that `fnhost init` wrote.
+# faketime sets the clock of a server, strace lets its disk fail. buildah, umoci and bubblewrap build, unpack and start
+# images without a daemon; docker-compose and systemd read the files in deploy/; sqlite3 makes a backup.
 service_packages=(
-  chromium chromium-driver docker-compose faketime mariadb-client-core mariadb-server-core openssh-server postgresql
-  redis-server strace
+  bubblewrap buildah chromium chromium-driver docker-compose faketime mariadb-client-core mariadb-server-core
+  openssh-server postgresql redis-server sqlite3 strace systemd umoci
 )
 
 missing_packages() {

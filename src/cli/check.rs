@@ -147,7 +147,7 @@ impl Adaptors {
             }
         }
         let installed: Vec<Installed> = found.values().filter_map(|(_, installed)| installed.clone()).collect();
-        Ok(Self { host: prepare::host(&store, &installed, None), found })
+        Ok(Self { host: prepare::host(&store, &installed, None, None), found })
     }
 
     /// Those that are not installed, as people would name them to install them.

@@ -109,7 +109,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
     let logger = Logger::new(&quiet).with_secrets(Secrets::within([&state.configuration]));
     let ca_file = prepare::ca_file(None, |warning| logger.warn(Source::Cli, warning))?;
     let adaptors = [adaptor];
-    let host = prepare::host(&store, &adaptors, ca_file);
+    let host = prepare::host(&store, &adaptors, ca_file, None);
 
     print(&banner(&adaptors[0]));
     let compiled = match prepare::compile(&host, &job, &adaptors, Dialect::Script, &logger) {

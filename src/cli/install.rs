@@ -134,7 +134,7 @@ fn try_run(args: &Args) -> Result<(), Complaint> {
     if args.log != LogLevel::None {
         eprint!("{}", table(&report, args.log));
     }
-    prepare(&store, &report, args.log);
+    prepare(&store, &report, args.adaptors.is_empty(), args.log);
     if args.json {
         let json = serde_json::to_string_pretty(&report).map_err(Complaint::new)?;
         println!("{json}");
@@ -144,7 +144,7 @@ fn try_run(args: &Args) -> Result<(), Complaint> {
 
 /// Loads what is new once, so that the first run need not: an adaptor is packed and its compiled code kept. Packages
 /// that do not load are no failure of the install; a job that uses them will say why.
-fn prepare(store: &Store, report: &InstallReport, log: LogLevel) {
+fn prepare(store: &Store, report: &InstallReport, of_project: bool, log: LogLevel) {
     let new: Vec<_> = report.adaptors.iter().filter(|adaptor| adaptor.new).collect();
     if new.is_empty() {
         return;
@@ -159,6 +159,11 @@ fn prepare(store: &Store, report: &InstallReport, log: LogLevel) {
         }
     }
     new.iter().for_each(|adaptor| snapshots::make(&host, std::slice::from_ref(&adaptor.specifier)));
+    // A server loads all adaptors of its project together.
+    if of_project {
+        let all: Vec<_> = report.adaptors.iter().map(|adaptor| adaptor.specifier.clone()).collect();
+        snapshots::make(&host, &all);
+    }
 }
 
 /// What is named on the command line, else in the project, else in the lock (which [`install`] takes by itself).

@@ -84,8 +84,8 @@ fn install_missing(
 }
 
 /// The host for jobs on these adaptors. `FNHOST_PACKS=off` has them loaded file by file, to tell a fault of a package
-/// from one of the packs.
-pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>) -> Host {
+/// from one of the packs. `cache` is for what is made of adaptors that lie where nothing can be written.
+pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>, cache: Option<PathBuf>) -> Host {
     let modules = store.node_modules().canonicalize().unwrap_or_else(|_| store.node_modules());
     let local_adaptors = adaptors
         .iter()
@@ -95,7 +95,7 @@ pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>) -> 
     let without_packs = std::env::var_os("FNHOST_PACKS").is_some_and(|value| value == "off");
     // `node_modules` may be a link to that of another project.
     let root = modules.parent().unwrap_or(store.root()).to_owned();
-    Host::new(HostOptions { store: root, local_adaptors, ca_file, without_packs })
+    Host::new(HostOptions { store: root, local_adaptors, ca_file, cache, without_packs })
 }
 
 /// The file with further certificate authorities: the one asked for, else what the environment names. A wrong name in

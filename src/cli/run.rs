@@ -229,7 +229,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
     };
     let install = (!args.packages.no_install).then_some(&install);
     let adaptors = prepare::adaptors(&store, &args.adaptors, install, logger)?;
-    let host = prepare::host(&store, &adaptors, ca_file);
+    let host = prepare::host(&store, &adaptors, ca_file, None);
     let compiled = prepare::compile(&host, &job, &adaptors, Dialect::Module, logger)?;
     logger.info(Source::Cli, &introduction(&job, &adaptors));
     for operation in &compiled.operations {

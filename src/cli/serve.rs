@@ -113,7 +113,7 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
 
     let adaptors = Adaptors::at(&args.dir);
     let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
-    let runner = runner(&args.jobs, adaptors, &installed)?;
+    let runner = runner(&args.jobs, adaptors, &installed, data_dir(&args).join("packs"))?;
     let _together = load_together(runner.pool.host(), &installed).await;
     let options = Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
     let engine = Engine::start(store.clone(), secret_key.clone(), runner, options).await.map_err(store_failure)?;
@@ -164,8 +164,12 @@ fn load(dir: &Path) -> Result<Loaded, Failure> {
     }
 }
 
+fn data_dir(args: &Args) -> PathBuf {
+    args.store.data_dir.clone().unwrap_or_else(|| args.dir.join(".fnhost"))
+}
+
 fn open_store(args: &Args) -> Result<(Arc<dyn Store>, SecretKey), Failure> {
-    let dir = args.store.data_dir.clone().unwrap_or_else(|| args.dir.join(".fnhost"));
+    let dir = data_dir(args);
     std::fs::create_dir_all(&dir)
         .map_err(|error| Failure::host(format!("cannot make the data directory {}: {error}", dir.display())))?;
     tempfile::tempfile_in(&dir).map_err(|error| {
@@ -263,9 +267,9 @@ async fn load_together(host: &Host, installed: &[Installed]) -> Option<IdleIsola
     loaded.await.ok().flatten()
 }
 
-fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed]) -> Result<JsRunner, Failure> {
+fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed], cache: PathBuf) -> Result<JsRunner, Failure> {
     let ca_file = prepare::ca_file(jobs.cafile.as_deref(), |warning| tracing::warn!("{warning}"))?;
-    let host = prepare::host(&adaptors, installed, ca_file);
+    let host = prepare::host(&adaptors, installed, ca_file, Some(cache));
     let mut options = PoolOptions::default();
     // One more than a workflow may have: the others' turn always comes.
     options.size = jobs.concurrency.unwrap_or(options.size).max(1) + 1;

@@ -29,6 +29,8 @@ pub struct HostOptions {
     pub local_adaptors: Vec<LocalAdaptor>,
     /// PEM file of further certificate authorities to trust.
     pub ca_file: Option<PathBuf>,
+    /// Where to keep what is made of the adaptors if the store cannot be written.
+    pub cache: Option<PathBuf>,
     /// Load adaptors through the ordinary module graph instead of packs: slower, but nothing of ours between V8 and
     /// the package when a fault is searched.
     pub without_packs: bool,
@@ -44,6 +46,8 @@ pub struct Host {
     pub(super) buffers: Arc<AtomicUsize>,
     /// Directory of packs on disk.
     pack_dir: Arc<PathBuf>,
+    /// That of packs which cannot be kept there.
+    other_pack_dir: Option<Arc<PathBuf>>,
     without_packs: bool,
     options: Arc<HostOptions>,
     /// A set that others are part of, which they are loaded from.
@@ -97,6 +101,11 @@ impl AdaptorSet {
     }
 }
 
+/// Whether files can be put into a directory, which is made if need be.
+fn is_writable(directory: &Path) -> bool {
+    std::fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory)).is_ok()
+}
+
 /// The file of the snapshot that belongs to a pack.
 fn snapshot_file(pack: &Path) -> PathBuf {
     pack.with_extension("snapshot")
@@ -118,9 +127,12 @@ impl Host {
     pub fn new(options: HostOptions) -> Self {
         let pack_dir = options.store.join("node_modules/.fnhost/packs");
         hash_seed::adopt(&pack_dir);
+        let other_pack_dir = options.cache.clone().filter(|_| !is_writable(&pack_dir));
+        other_pack_dir.iter().for_each(|other| hash_seed::adopt(other));
         Self {
             packages: Arc::new(Packages::new(&options.store, &options.local_adaptors)),
             pack_dir: Arc::new(pack_dir),
+            other_pack_dir: other_pack_dir.map(Arc::new),
             without_packs: options.without_packs,
             whole: Arc::default(),
             authorities: Arc::new(Authorities::new(options.ca_file.clone())),
@@ -226,12 +238,11 @@ impl Host {
             let pack = pack::load(&file).filter(|pack| self.is_current(pack))?;
             snapshot::load(&snapshot_file(&file), &pack)
         };
-        // In a store that cannot be written, there would be nothing to gain.
-        let dir = &*self.pack_dir;
-        let writable = || std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir)).is_ok();
+        // Where nothing can be kept, there would be nothing to gain.
+        let can_keep = || self.pack_file(&key).parent().is_some_and(is_writable);
         if !self.without_packs
             && has_one().is_none()
-            && writable()
+            && can_keep()
             && let Err(reason) = snapshot::commission(program, &self.options, &key)
         {
             tracing::warn!(reason, "cannot make a snapshot: isolates take longer to start");
@@ -273,7 +284,12 @@ impl Host {
     }
 
     fn pack_file(&self, key: &AdaptorKey) -> PathBuf {
-        self.pack_dir.join(format!("{}.pack", file_name(key)))
+        let name = format!("{}.pack", file_name(key));
+        let file = self.pack_dir.join(&name);
+        match &self.other_pack_dir {
+            Some(other) if !file.exists() => other.join(name),
+            _ => file,
+        }
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.

@@ -358,6 +358,7 @@ fn complaints() -> String {
     said += &say(&["check"], &[]);
     write("project.yaml", PROJECT);
     said += &say(&["serve", "."], &[("FNHOST_SECRET_KEY", "short")]);
+    said += &say(&["serve", ".", "--data-dir", "/proc"], &[]);
     write("fnhost.yaml", "prot: 1\n");
     said += &say(&["serve", "."], &[]);
     write("fnhost.yaml", "");

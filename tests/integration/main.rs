@@ -3,13 +3,16 @@
 
 mod adaptors;
 mod api;
+mod backup;
 mod browser;
 mod check;
 mod cli;
 mod clock;
 mod compile;
 mod connections;
+mod container;
 mod cron;
+mod deploy;
 mod disk;
 mod docs;
 mod durability;
@@ -34,6 +37,7 @@ mod retries;
 mod run;
 mod secrets;
 mod server;
+mod snapshots;
 mod support;
 mod tokens;
 mod tracing;

@@ -205,3 +205,32 @@ fn the_program_carries_its_own_javascript() {
         assert!(!found, "the program reads {path}… at run time");
     }
 }
+
+#[test]
+fn a_pack_holds_for_files_that_came_out_of_an_archive() {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("index.js"), "export const result = 1;").unwrap();
+    let run = job_on(directory.path(), JOB);
+    let result = || run.go().completed()["result"].clone();
+    let pack = || {
+        let files = walkdir::WalkDir::new(run.path("store")).into_iter().flatten();
+        let mut packs = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "pack"));
+        packs.next().expect("a pack").metadata().unwrap().modified().unwrap()
+    };
+    assert_eq!((result(), result()), (json!(1), json!(1)));
+    let made = pack();
+
+    // Archives keep whole seconds: some the one before, some the one that is nearest.
+    let index = fs::File::options().write(true).open(run.path("adaptor/index.js")).unwrap();
+    let modified = u64::try_from(index.metadata().unwrap().mtime()).unwrap();
+    let second = |ahead| std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified + ahead);
+    for ahead in [1, 0] {
+        index.set_modified(second(ahead)).unwrap();
+        assert_eq!((result(), pack()), (json!(1), made));
+    }
+
+    index.set_modified(second(2)).unwrap();
+    assert_eq!(result(), json!(1));
+    assert_ne!(pack(), made, "a file of another time may be another file");
+}

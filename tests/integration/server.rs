@@ -25,6 +25,7 @@ pub struct Setup {
     args: Vec<String>,
     env: Vec<(String, String)>,
     disk: Option<Arc<Disk>>,
+    starter: Option<Box<dyn Fn() -> Command + Send + Sync>>,
 }
 
 /// A server that runs. It is killed when it is dropped.
@@ -56,7 +57,7 @@ impl Setup {
 
     /// A server in an empty directory.
     pub fn empty() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None }
+        Self { dir: tempfile::tempdir().unwrap(), args: Vec::new(), env: Vec::new(), disk: None, starter: None }
     }
 
     /// Writes a file into the project.
@@ -84,6 +85,12 @@ impl Setup {
         self.args(&["--data-dir", &path])
     }
 
+    /// Is started by this command, with the settings that it has: a port of 0, and a log as JSON.
+    pub fn started_by(mut self, command: impl Fn() -> Command + Send + Sync + 'static) -> Self {
+        self.starter = Some(Box::new(command));
+        self
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -97,6 +104,9 @@ impl Setup {
 
     /// The server's command, ready to be started.
     pub fn serve(&self) -> Command {
+        if let Some(starter) = &self.starter {
+            return starter();
+        }
         let mut command = self.command(&["serve", ".", "--port", "0", "--log-json"]);
         command.args(&self.args);
         match &self.disk {

@@ -1,5 +1,6 @@
 //! What the tests of runs share: a store with adaptors from npm, servers to talk to, jobs in directories of their own, and what came out.
 
+pub mod container;
 pub mod disk;
 pub mod gate;
 pub mod http_server;

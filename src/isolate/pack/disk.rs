@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::hash_seed;
-use super::{Entry, Kind, Module, Pack, Target, stamp};
+use super::{Entry, Kind, Module, Pack, Target, is_unchanged};
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -53,7 +53,7 @@ pub fn load(path: &Path) -> Option<Pack> {
     let mut modules = Vec::with_capacity(header.modules.len());
     for module in header.modules {
         let path: std::path::PathBuf = module.path.into();
-        if stamp(&path) != Some(module.stamp) {
+        if !is_unchanged(&path, module.stamp) {
             return None;
         }
         let source = text.get(cursor..cursor + module.length)?;

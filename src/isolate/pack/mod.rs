@@ -136,7 +136,15 @@ impl Pack {
     }
 }
 
-/// Size and modification time of a file.
+/// Whether a file is as it was when it had this stamp. It may have been in an archive since, such as a layer of an image:
+/// these keep whole seconds only, the one before or the one after.
+fn is_unchanged(path: &Path, (size, modified): (u64, u64)) -> bool {
+    const SECOND: u64 = 1_000_000_000;
+    let is_archived = |now: u64| now.is_multiple_of(SECOND) && now.abs_diff(modified) < SECOND;
+    stamp(path).is_some_and(|(found, now)| found == size && (now == modified || is_archived(now)))
+}
+
+/// Size and modification time, in nanoseconds, of a file.
 fn stamp(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Order {
     store: PathBuf,
     local_adaptors: Vec<(String, PathBuf)>,
+    cache: Option<PathBuf>,
     adaptors: Vec<String>,
     /// Evaluate nothing of the adaptors.
     plain: bool,
@@ -36,6 +37,7 @@ pub fn commission(program: &Path, options: &HostOptions, adaptors: &[String]) ->
     let mut order = Order {
         store: options.store.clone(),
         local_adaptors: local_adaptors.map(|adaptor| (adaptor.specifier.clone(), adaptor.dir.clone())).collect(),
+        cache: options.cache.clone(),
         adaptors: adaptors.to_vec(),
         plain: false,
     };
@@ -85,6 +87,7 @@ pub fn work() -> Result<(), String> {
     let host = Host::new(HostOptions {
         store: order.store,
         local_adaptors: local.map(|(specifier, dir)| LocalAdaptor { specifier, dir }).collect(),
+        cache: order.cache,
         ..HostOptions::default()
     });
     // What isolates have made is gone with them before the snapshot is begun.

@@ -1,0 +1,180 @@
+//! Isolates that start from a snapshot with their adaptors evaluated in it: a run cannot tell.
+//!
+//! The first run with some adaptors has the snapshot made when it ends, and the later ones start from it.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::server::Setup;
+use crate::support::Run;
+
+/// What the last of several runs with one adaptor makes of its state, and each before it.
+fn runs(adaptor: &str, job: &str, times: usize) -> Vec<Value> {
+    let run = Run::of("job.js", job).local_adaptor("test", adaptor).env("FNHOST_REPO_DIR", "store");
+    let states: Vec<_> = (0..times).map(|_| run.go().state()).collect();
+    let packs = fs::read_dir(run.path("store/node_modules/.fnhost/packs")).unwrap().flatten();
+    let snapshots = packs.filter(|file| file.path().extension().is_some_and(|extension| extension == "snapshot"));
+    assert_eq!(snapshots.count(), 1, "a snapshot is there");
+    states
+}
+
+/// What an adaptor computes when it is loaded, in three runs.
+fn loaded(import: &str, value: &str) -> Vec<Value> {
+    let operation = "export const look = () => (state) => ({ ...state, loaded });";
+    let adaptor = format!("{import}; const loaded = {value}; {operation}");
+    runs(&adaptor, "look()", 3).iter().map(|state| state["loaded"].clone()).collect()
+}
+
+#[test]
+fn what_depends_on_the_moment_is_evaluated_in_each_run() {
+    for (import, value) in [
+        ("", "Date.now()"),
+        ("", "new Date().getTime() + performance.now()"),
+        ("", "performance.timeOrigin"),
+        ("", "Math.random()"),
+        ("", "crypto.randomUUID()"),
+        ("import { randomBytes } from 'node:crypto'", "randomBytes(8).toString('hex')"),
+        ("", "process.hrtime().join()"),
+        ("", "String(process.hrtime.bigint())"),
+        ("const late = { moment: 0 }; Promise.resolve().then(() => { late.moment = Date.now(); })", "late"),
+    ] {
+        let values = loaded(import, value);
+        assert_ne!(values[0], values[1], "{value}");
+        assert_ne!(values[1], values[2], "{value}");
+    }
+}
+
+#[test]
+fn a_timer_that_is_set_while_loading_goes_off_in_each_run() {
+    let adaptor = "
+        let late;
+        setTimeout(() => { late = Date.now(); }, 1);
+        export const look = () => async (state) => {
+            while (late === undefined) await new Promise((done) => setTimeout(done, 5));
+            return { ...state, late };
+        };
+    ";
+    let states = runs(adaptor, "look()", 3);
+    assert!(states.windows(2).all(|pair| pair[0]["late"] != pair[1]["late"]), "{states:?}");
+}
+
+#[test]
+fn what_stays_the_same_is_evaluated_once() {
+    // lodash reads the clock while it loads, and may: what it does with the time depends on the moment of no run.
+    let manifest = r#"{ "name": "lodash", "version": "4.0.0", "main": "index.js" }"#;
+    let adaptor = "import lodash from 'lodash'; const { now } = lodash; export const look = () => (state) => ({ ...state, now });";
+    let run = Run::of("job.js", "look()").local_adaptor("test", adaptor).env("FNHOST_REPO_DIR", "store");
+    let run = run
+        .file("adaptors/test/node_modules/lodash/package.json", manifest)
+        .file("adaptors/test/node_modules/lodash/index.js", "exports.now = Date.now();");
+    let now: Vec<_> = (0..3).map(|_| run.go().completed()["now"].clone()).collect();
+    assert!(now[0] != now[1] && now[1] == now[2], "{now:?}");
+}
+
+#[test]
+fn a_run_changes_nothing_for_the_next() {
+    let adaptor = "
+        const seen = [];
+        let count = 0;
+        export const settings = { token: null };
+        export const see = (value) => (state) => {
+            seen.push(value);
+            settings.token ??= state.data.token;
+            return { ...state, seen: [...seen], count: ++count, token: settings.token };
+        };
+    ";
+    for state in runs(adaptor, "see('a'); see('b');", 3) {
+        assert_eq!(state["seen"], json!(["a", "b"]));
+        assert_eq!(state["count"], 2);
+    }
+}
+
+#[test]
+fn built_ins_work_as_if_they_were_loaded_in_the_run() {
+    let adaptor = "
+        import { EventEmitter } from 'node:events';
+        import { webcrypto, createHash, randomBytes } from 'node:crypto';
+        import { Buffer } from 'node:buffer';
+        import { performance } from 'node:perf_hooks';
+        const emitter = new EventEmitter();
+        const started = performance.timeOrigin;
+        const digest = (text) => webcrypto.subtle.digest('SHA-256', Buffer.from(text));
+        export const work = () => async (state) => {
+            let heard = 0;
+            emitter.once('x', (value) => { heard = value; });
+            emitter.emit('x', 7);
+            const hash = Buffer.from(await digest('abc')).toString('hex');
+            const key = await webcrypto.subtle.generateKey({ name: 'HMAC', hash: 'SHA-256' }, true, ['sign']);
+            const other = await crypto.subtle.exportKey('raw', key);
+            return {
+                ...state,
+                heard,
+                hash: hash === createHash('sha256').update('abc').digest('hex'),
+                key: other.byteLength,
+                random: randomBytes(4).length,
+                started: Date.now() - started < 60_000,
+                wasm: typeof WebAssembly.compile,
+                shared: typeof SharedArrayBuffer,
+            };
+        };
+    ";
+    let expected = json!({
+        "heard": 7, "hash": true, "key": 64, "random": 4, "started": true, "wasm": "function", "shared": "function",
+    });
+    for state in runs(adaptor, "work()", 3) {
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(&state[name], value, "{name}");
+        }
+    }
+}
+
+#[test]
+fn adaptors_that_v8_cannot_write_down_are_loaded_by_each_run() {
+    // A hash is an object of Rust's.
+    let adaptor = "
+        import { createHash } from 'node:crypto';
+        const hash = createHash('sha256');
+        hash.update('abc');
+        export const digest = () => (state) => ({ ...state, digest: hash.copy().digest('hex').slice(0, 8) });
+    ";
+    for state in runs(adaptor, "digest()", 3) {
+        assert_eq!(state["digest"], "ba7816bf");
+    }
+}
+
+#[test]
+fn an_adaptor_of_a_server_changes_nothing_for_jobs_without_it() {
+    let project = "
+jobs:
+  plain: { adaptor: quiet=./quiet, trigger: any, expression: 'fn(state => ({ ...state, data: look() }))' }
+  other: { adaptor: loud=./loud, trigger: any, expression: 'fn(state => ({ ...state, data: look() }))' }
+triggers:
+  any: { criteria: {} }
+";
+    for place in ["Array.prototype", "globalThis", "process"] {
+        let look = format!(
+            "export const fn = (f) => (state) => f(state); export const look = () => ({place}.patched ?? null);"
+        );
+        let patch = format!("Object.defineProperty({place}, 'patched', {{ value: 1 }});");
+        let manifest = |name: &str| {
+            json!({ "name": format!("@test/{name}"), "version": "1.0.0", "type": "module", "main": "index.js" })
+                .to_string()
+        };
+        let setup = Setup::new(project);
+        for name in ["quiet", "loud"] {
+            fs::create_dir(setup.path(name)).unwrap();
+        }
+        let server = setup
+            .file("quiet/package.json", &manifest("quiet"))
+            .file("quiet/index.js", &look)
+            .file("loud/package.json", &manifest("loud"))
+            .file("loud/index.js", &format!("{patch}{look}"))
+            .start();
+        for _ in 0..2 {
+            let runs = server.send(&json!({}));
+            let data = |step: &str| server.output(&server.run_in(&runs[step], "completed"), step)["data"].clone();
+            assert_eq!((data("plain"), data("other")), (json!(null), json!(1)), "{place}");
+        }
+    }
+}
