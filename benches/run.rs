@@ -361,7 +361,10 @@ fn warm_starts(host: &Host, server: &Server) -> String {
     for (name, adaptor, source) in cases(server) {
         let job = job(host, adaptor, &source);
         let samples = |spares| {
-            let pool = IsolatePool::new(host.clone(), PoolOptions { size: 2, spares_per_set: spares, spares });
+            let pool = IsolatePool::new(
+                host.clone(),
+                PoolOptions { size: 2, spares_per_set: spares, spares, ..PoolOptions::default() },
+            );
             runtime.block_on(async {
                 let mut samples = Vec::new();
                 for run in 0..RUNS + 5 {
@@ -375,7 +378,7 @@ fn warm_starts(host: &Host, server: &Server) -> String {
         };
         let [cold, warm] = [samples(0), samples(1)];
         let before = resident_mb();
-        let waiting = PoolOptions { size: 2, spares_per_set: ALIVE, spares: ALIVE };
+        let waiting = PoolOptions { size: 2, spares_per_set: ALIVE, spares: ALIVE, ..PoolOptions::default() };
         let pool = IsolatePool::new(host.clone(), waiting);
         let memory = runtime.block_on(async {
             run_in_pool(&pool, &job, 0).await;
@@ -484,6 +487,7 @@ fn job(host: &Host, adaptor: Option<&str>, source: &str) -> Job {
         hide: None,
         remove_from_state: vec!["configuration".into(), "response".into()],
         traceparent: None,
+        tenant: None,
     }
 }
 

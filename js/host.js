@@ -187,12 +187,14 @@ function formatArgument(value) {
   return inspect(value);
 }
 
+// Labels of one run.
+let consoleCounts = { __proto__: null };
+let consoleTimers = { __proto__: null };
+
 function makeConsole() {
   const write = (level) => (...args) => {
     op_fnhost_log(level, ArrayPrototypeJoin(ArrayPrototypeMap(args, formatArgument), " "));
   };
-  const counts = { __proto__: null };
-  const timers = { __proto__: null };
   const info = write("info");
   const log = write("log");
   const debug = write("debug");
@@ -213,21 +215,21 @@ function makeConsole() {
       if (!condition) error("Assertion failed:", ...args);
     },
     count(label = "default") {
-      counts[label] = (counts[label] ?? 0) + 1;
-      log(`${label}: ${counts[label]}`);
+      consoleCounts[label] = (consoleCounts[label] ?? 0) + 1;
+      log(`${label}: ${consoleCounts[label]}`);
     },
     countReset(label = "default") {
-      counts[label] = 0;
+      consoleCounts[label] = 0;
     },
     time(label = "default") {
-      timers[label] = performance.now();
+      consoleTimers[label] = performance.now();
     },
     timeLog(label = "default", ...args) {
-      if (timers[label] !== undefined) log(`${label}: ${(performance.now() - timers[label]).toFixed(3)}ms`, ...args);
+      if (consoleTimers[label] !== undefined) log(`${label}: ${(performance.now() - consoleTimers[label]).toFixed(3)}ms`, ...args);
     },
     timeEnd(label = "default") {
-      if (timers[label] !== undefined) log(`${label}: ${(performance.now() - timers[label]).toFixed(3)}ms`);
-      delete timers[label];
+      if (consoleTimers[label] !== undefined) log(`${label}: ${(performance.now() - consoleTimers[label]).toFixed(3)}ms`);
+      delete consoleTimers[label];
     },
     group: log,
     groupCollapsed: log,
@@ -453,6 +455,14 @@ function trace() {
   loadTrace().trace(op_fnhost_call_begin, op_fnhost_call_end);
 }
 
+// After a run, if there may be another in this isolate.
+function clearUp() {
+  globalThis.state = undefined;
+  consoleCounts = { __proto__: null };
+  consoleTimers = { __proto__: null };
+  core.setAsyncContext(undefined);
+}
+
 // Evaluates a part of the runtime before somebody needs it.
 function loadAhead(specifier, isModule) {
   if (isModule) core.createLazyLoader(specifier)();
@@ -473,4 +483,5 @@ globalThis.__fnhost = {
   evaluateJob,
   run,
   evaluated,
+  clearUp,
 };

@@ -218,6 +218,7 @@ fn job(host: &Host, source: &str, adaptors: &[&str]) -> Job {
         hide: None,
         remove_from_state: vec!["configuration".into()],
         traceparent: None,
+        tenant: None,
     }
 }
 

@@ -359,6 +359,7 @@ fn load(host: &Host, specifiers: &[String]) -> Outcome {
         network: Network::Open,
         remove_from_state: Vec::new(),
         traceparent: None,
+        tenant: None,
         test: false,
         hide: None,
     };

@@ -133,6 +133,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
             hide: Some(logger.hider()),
             remove_from_state: vec!["configuration".into()],
             traceparent: None,
+            tenant: None,
         },
         state.text,
         {

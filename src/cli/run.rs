@@ -252,6 +252,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
             hide: Some(logger.hider()),
             remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
             traceparent: None,
+            tenant: None,
         },
         state.text,
         {

@@ -274,6 +274,7 @@ fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed], cache: 
     // One more than a workflow may have: the others' turn always comes.
     options.size = jobs.concurrency.unwrap_or(options.size).max(1) + 1;
     options.spares = jobs.spares.unwrap_or(2 * options.size);
+    options.kept.most = jobs.kept;
     let limits = Limits {
         wall: jobs.timeout.0,
         heap: jobs.memory.bytes(),

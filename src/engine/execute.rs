@@ -17,8 +17,9 @@ use crate::model::{
     Attempt, AttemptId, AttemptOutcome, Failure, Message, Run, RunState, Severity, Task, TaskId, TaskInput, TaskState,
     Timestamp, Workflow,
 };
+use crate::secrets::Secrets;
 use crate::step::StepResult;
-use crate::step::js::Prepared;
+use crate::step::js::with_member;
 use crate::store::{ClaimedTask, Settled, Settlement, StoreError, Then};
 
 /// Attempts cut by the end of their process after which a task is given up, if its policy allows no more than that: it
@@ -103,7 +104,7 @@ impl Engine {
             },
         );
         let log = Log::default();
-        let sink = self.sink(&log, claimed, prepared.clone());
+        let sink = self.sink(&log, claimed, prepared.secrets());
         let traceparent = trace::context_of_attempt(&claimed.run, &claimed.task);
         let result = prepared.run(slot, &input, traceparent, sink, cancel).await;
         hold.took(began);
@@ -363,7 +364,7 @@ impl Engine {
     }
 
     /// Takes the lines of an attempt: without secrets into its log, and to those who listen.
-    fn sink(&self, log: &Log, claimed: &Arc<ClaimedTask>, prepared: Prepared) -> LogSink {
+    fn sink(&self, log: &Log, claimed: &Arc<ClaimedTask>, secrets: Arc<Secrets>) -> LogSink {
         let (engine, log, claimed) = (self.clone(), log.clone(), claimed.clone());
         Box::new(move |line: LogLine| {
             // Where each operation begins and ends is for those who debug a job by hand.
@@ -374,7 +375,7 @@ impl Engine {
                 "time": Timestamp::from(line.time),
                 "source": line.source,
                 "level": line.level,
-                "message": prepared.hide(&line.message),
+                "message": secrets.hide(&line.message),
             });
             tracing::debug!(
                 run = %claimed.run.id,
@@ -439,9 +440,9 @@ impl Log {
 
 /// A message as the state of the first step.
 pub(super) fn message_state(message: &Message) -> String {
-    let mut request = serde_json::to_value(&message.request).unwrap_or_default();
-    if let (Some(body), Value::Object(request)) = (&message.body, &mut request) {
-        request.insert("body".into(), String::from_utf8_lossy(body).into());
+    let mut request = serde_json::to_string(&message.request).expect("a request is plain data");
+    if let Some(body) = &message.body {
+        request = with_member(&request, "body", &Value::from(String::from_utf8_lossy(body)).to_string());
     }
     format!(r#"{{"data":{},"request":{request}}}"#, message.data)
 }

@@ -23,6 +23,7 @@ const OLDEST: &str = "fnhost_queue_oldest_due_seconds";
 const SLOTS: &str = "fnhost_isolate_slots";
 const ISOLATES: &str = "fnhost_isolates";
 const ISOLATES_CREATED: &str = "fnhost_isolates_created_total";
+const ISOLATES_RETIRED: &str = "fnhost_isolates_retired_total";
 const ISOLATES_LOST: &str = "fnhost_isolates_lost_total";
 const ISOLATE_RUNS: &str = "fnhost_isolate_runs_total";
 const HEAP: &str = "fnhost_isolate_heap_bytes";
@@ -76,11 +77,17 @@ pub const METRICS: &[Metric] = &[
         ISOLATES,
         Kind::Gauge,
         &["state"],
-        "Isolates: running, spare (made ahead), and waiting (attempts that have none yet)",
+        "Isolates: running, spare (made ahead), kept (for a further run), and waiting (attempts that have none yet)",
     ),
     metric(ISOLATES_CREATED, Kind::Counter, &[], "Isolates created"),
     metric(ISOLATES_LOST, Kind::Counter, &[], "Threads given up with an isolate that V8 could not end"),
-    metric(ISOLATE_RUNS, Kind::Counter, &["start"], "Runs in isolates: warm (made ahead) or cold"),
+    metric(
+        ISOLATES_RETIRED,
+        Kind::Counter,
+        &[],
+        "Isolates not kept for a further run, for what the last one left under way or how it ended",
+    ),
+    metric(ISOLATE_RUNS, Kind::Counter, &["start"], "Runs in isolates: warm (made ahead), cold, or kept"),
     metric(HEAP, Kind::Histogram(BYTES), &[], "V8 heap in use at the end of an attempt, in bytes"),
     metric(BUFFERS, Kind::Gauge, &[], "ArrayBuffers of all isolates, which are outside V8's heap, in bytes"),
     metric(STORE_ERRORS, Kind::Counter, &[], "Times that the store could not do its part"),
@@ -172,11 +179,15 @@ impl Engine {
     fn read_isolates(&self) {
         let pool = self.shared.runner.pool.stats();
         gauge!(SLOTS).set(pool.size as f64);
-        for (state, count) in [("running", pool.running), ("waiting", pool.waiting), ("spare", pool.spares)] {
+        let isolates =
+            [("running", pool.running), ("waiting", pool.waiting), ("spare", pool.spares), ("kept", pool.kept)];
+        for (state, count) in isolates {
             gauge!(ISOLATES, "state" => state).set(count as f64);
         }
         counter!(ISOLATES_CREATED).absolute(pool.created);
         counter!(ISOLATES_LOST).absolute(pool.lost);
+        counter!(ISOLATES_RETIRED).absolute(pool.retired);
+        counter!(ISOLATE_RUNS, "start" => "kept").absolute(pool.kept_runs);
         counter!(ISOLATE_RUNS, "start" => "warm").absolute(pool.warm_runs);
         counter!(ISOLATE_RUNS, "start" => "cold").absolute(pool.cold_runs);
         gauge!(BUFFERS).set(pool.buffers as f64);

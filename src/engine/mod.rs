@@ -255,6 +255,7 @@ impl Engine {
         // A credential may have changed although no workflow did.
         self.shared.earlier.lock().clear();
         *self.shared.served.write() = Arc::new(served);
+        self.shared.runner.pool.retire_kept();
         self.shared.timers.notify_one();
         self.shared.places.look_again();
         Ok(unready)

@@ -37,9 +37,10 @@ impl Definition {
         since: Timestamp,
         credentials: &BTreeMap<String, Value>,
     ) -> Self {
+        let owner = format!("{}\n{version}", workflow.name);
         let steps = workflow.steps.iter().map(|step| {
             let StepKind::Js(js) = &step.kind;
-            (step.id.clone(), runner.prepare(&step.id, js, credentials).map_err(Arc::new))
+            (step.id.clone(), runner.prepare(&owner, workflow.isolation, &step.id, js, credentials).map_err(Arc::new))
         });
         Self { steps: steps.collect(), workflow: workflow.clone(), version, since }
     }

@@ -160,7 +160,7 @@ pub async fn watch<T>(
     mut vigil: Vigil,
     cancel: &CancellationToken,
 ) -> Result<T, RunError> {
-    let mut looks = tokio::time::interval(LOOK);
+    let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
     let mut cancelled = false;
     loop {
         tokio::select! {

@@ -76,6 +76,11 @@ pub struct AdaptorSet {
 }
 
 impl AdaptorSet {
+    /// Whether the isolate of a run of this job can be kept. In a module graph a job is evaluated once for all.
+    pub(super) fn lets_keep(&self, job: &Job) -> bool {
+        self.pack.as_ref().is_some_and(|pack| pack.job(&job.compiled.code).is_some())
+    }
+
     /// What the last run loaded.
     pub(super) fn footprint(&self) -> Arc<Footprint> {
         self.footprint.lock().expect("footprint").clone()
@@ -216,7 +221,7 @@ impl Host {
         let plan = Plan { rehearsal: true, ..set.plan(job.limits.heap) };
         let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
         set.pack.iter().for_each(|pack| save(pack, &set.file));
-        outcome.error.map_or(Ok((set, outcome.footprint.modules)), Err)
+        outcome.error.map_or(Ok((set, outcome.footprint.unwrap_or_default().modules)), Err)
     }
 
     /// Has a snapshot made for these adaptors by `program`, this very one, if they have none. A process that has isolates
@@ -402,6 +407,7 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         hide: None,
         remove_from_state: Vec::new(),
         traceparent: None,
+        tenant: None,
     })
 }
 

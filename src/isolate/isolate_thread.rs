@@ -1,4 +1,6 @@
-//! An isolate on its thread: made there, given one job, dropped there.
+//! An isolate on its thread: made there, given its runs, dropped there.
+//!
+//! Mostly that is one run. An isolate that may be kept, and in which its run left nothing behind, waits for another.
 //!
 //! The thread has served other isolates before and will serve others after. What the runtime keeps per thread must not
 //! carry over. The event loop, timers, sockets, blobs and resources belong to the isolate or to its tokio runtime, and
@@ -9,8 +11,8 @@
 #![allow(unsafe_code)] // malloc_trim
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Instant;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
 
 use super::custody::Custody;
 use super::error::{RunError, Severity};
@@ -24,6 +26,9 @@ use super::threads::Done;
 
 /// After a run that held this much outside V8's heap, memory that malloc keeps for later goes back to the system.
 const LARGE: usize = 16 * MIB;
+
+/// How long an isolate that is kept waits until it gives back memory.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// What an isolate is made for.
 pub struct Plan {
@@ -57,10 +62,10 @@ pub struct Order {
     pub report: Report,
 }
 
-/// Takes the outcome of a run when its isolate is gone and its thread is free.
+/// Takes the outcome of a run when its isolate is ready for another, or gone and its thread free.
 pub type Report = Box<dyn FnOnce(Outcome) + Send>;
 
-/// An isolate that was not given a job yet, from outside its thread. Dropped, it goes unused.
+/// An isolate that waits for a run, from outside its thread. Dropped, it ends.
 pub struct IsolateThread {
     orders: Sender<Order>,
     pub tripwire: Arc<Tripwire>,
@@ -92,8 +97,8 @@ impl IsolateThread {
         }
     }
 
-    /// Gives the isolate its job. If its thread is gone, the report is dropped uncalled.
-    pub fn give(self, order: Order) {
+    /// Gives the isolate a run. If its thread is gone, the report is dropped uncalled.
+    pub fn give(&self, order: Order) {
         let _ = self.orders.send(order);
     }
 }
@@ -139,20 +144,41 @@ async fn make_and_serve(
         Ok(isolate) => isolate,
         Err(message) => return refuse(orders, message),
     };
-    // Blocks the thread: before it has a job, the isolate has nothing else to do.
-    let Order { job, state, sink, asked, warm, report } = orders.recv().ok()?;
-    let mut stats = RunStats { warm, waited: asked.elapsed(), ..RunStats::default() };
-    if warm {
-        cpu = clock.now();
-    } else {
-        stats.create = create;
+    let mut idle = None;
+    loop {
+        let Order { job, state, sink, asked, warm, report } = wait(orders, idle, &mut isolate)?;
+        let mut stats = RunStats { warm, waited: asked.elapsed(), ..RunStats::default() };
+        if warm {
+            cpu = clock.now();
+        } else {
+            stats.create = create;
+        }
+        let mut outcome = isolate.run(&job, state, sink, stats).await;
+        if outcome.isolate_is_kept {
+            outcome.stats.cpu = clock.now() - cpu;
+            report(outcome);
+            idle = Some(IDLE);
+            continue;
+        }
+        let start = Instant::now();
+        drop(isolate);
+        outcome.stats.teardown = start.elapsed();
+        outcome.stats.cpu = clock.now() - cpu;
+        return Some((report, outcome));
     }
-    let mut outcome = isolate.run(&job, state, sink, stats).await;
-    let start = Instant::now();
-    drop(isolate);
-    outcome.stats.teardown = start.elapsed();
-    outcome.stats.cpu = clock.now() - cpu;
-    Some((report, outcome))
+}
+
+/// Waits for a run, and blocks the thread: without one, the isolate has nothing else to do. After `idle` it gives back
+/// memory that it does not need.
+fn wait(orders: &Receiver<Order>, idle: Option<Duration>, isolate: &mut Isolate) -> Option<Order> {
+    if let Some(idle) = idle {
+        match orders.recv_timeout(idle) {
+            Ok(order) => return Some(order),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => isolate.trim(),
+        }
+    }
+    orders.recv().ok()
 }
 
 /// Waits for a job only to say that there is no isolate for it.

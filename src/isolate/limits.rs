@@ -106,6 +106,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(2);
 impl Tripwire {
     /// Names the isolate to stop, and its context. Until then a trip is only recorded.
     pub fn arm(self: &Arc<Self>, isolate: &mut v8::Isolate, context: v8::Global<v8::Context>) {
+        if self.isolate.get().is_some() {
+            return;
+        }
         isolate.set_slot(MainContext(context));
         let _ = self.isolate.set(isolate.thread_safe_handle());
         if self.tripped().is_some() {
@@ -231,9 +234,14 @@ impl BufferAccount {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// The most bytes that were alive at once.
-    pub fn peak(&self) -> usize {
-        self.peak.load(Ordering::Relaxed)
+    /// The most bytes that were alive at once since this was last asked.
+    pub fn take_peak(&self) -> usize {
+        self.peak.swap(self.live.load(Ordering::Relaxed), Ordering::Relaxed)
+    }
+
+    /// The bytes that are alive now.
+    pub fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
     }
 
     /// An allocator for one isolate that reports to this account.
@@ -347,6 +355,8 @@ struct Beat {
     runs: Vec<Watched>,
     /// Stops that were put off, and when each is due.
     put_off: Vec<(Instant, Arc<Tripwire>)>,
+    /// Until when the watchdog sleeps, if nobody wakes it; None: for ever.
+    asleep_until: Option<Instant>,
 }
 
 /// How often CPU clocks are read while runs with a CPU limit are alive.
@@ -368,7 +378,10 @@ impl Watchdog {
     fn patrol(&self) {
         let mut beat = self.beat();
         loop {
-            beat = match beat.look(Instant::now()) {
+            let now = Instant::now();
+            let sleep = beat.look(now);
+            beat.asleep_until = sleep.map(|sleep| now + sleep);
+            beat = match sleep {
                 Some(sleep) => self.changed.wait_timeout(beat, sleep).expect("watchdog lock").0,
                 None => self.changed.wait(beat).expect("watchdog lock"),
             };
@@ -376,8 +389,19 @@ impl Watchdog {
     }
 
     fn try_again(&self, tripwire: Arc<Tripwire>) {
-        self.beat().put_off.push((Instant::now() + TRY_AGAIN, tripwire));
-        self.changed.notify_one();
+        let due = Instant::now() + TRY_AGAIN;
+        let mut beat = self.beat();
+        beat.put_off.push((due, tripwire));
+        self.wake_by(beat, due);
+    }
+
+    /// Sees to it that the watchdog looks at this time. Waking it costs more than a small run, so it is left to sleep if
+    /// it wakes early enough by itself.
+    fn wake_by(&self, beat: MutexGuard<'_, Beat>, time: Instant) {
+        if beat.asleep_until.is_none_or(|until| until > time) {
+            drop(beat);
+            self.changed.notify_one();
+        }
     }
 
     fn beat(&self) -> MutexGuard<'_, Beat> {
@@ -427,17 +451,18 @@ impl Watch {
     /// Starts the clocks of `limits` now, for a run on the calling thread.
     pub fn start(limits: &Limits, tripwire: Arc<Tripwire>) -> Self {
         let watchdog = watchdog();
-        let clock = ThreadClock::current();
+        let now = Instant::now();
+        let deadline = now + limits.wall;
+        let cpu = limits.cpu.map(|limit| {
+            let clock = ThreadClock::current();
+            (clock, clock.now() + limit)
+        });
+        let first_look = if cpu.is_some() { deadline.min(now + CPU_TICK) } else { deadline };
         let mut beat = watchdog.beat();
         beat.last_id += 1;
         let id = beat.last_id;
-        beat.runs.push(Watched {
-            id,
-            deadline: Instant::now() + limits.wall,
-            cpu: limits.cpu.map(|limit| (clock, clock.now() + limit)),
-            tripwire,
-        });
-        watchdog.changed.notify_one();
+        beat.runs.push(Watched { id, deadline, cpu, tripwire });
+        watchdog.wake_by(beat, first_look);
         Self(id)
     }
 }

@@ -1,25 +1,27 @@
 //! A bounded number of runs at a time, in isolates that are made ahead.
 //!
-//! A run's isolate is never used again, so its making is part of every run, unless it was made before the run came. The
-//! pool keeps such spares for the adaptor sets used last: bootstrapped, with the parts of the runtime loaded and the
-//! adaptors' code compiled that the run before needed. No code of an adaptor has run in a spare: what an adaptor finds
-//! when it is loaded, such as the time, is of its run.
+//! Unless its workflow asks for it (`kept`), a run's isolate is never used again. So its making is part of every run,
+//! unless it was made before the run came. The pool keeps such spares for the adaptor sets used last: bootstrapped,
+//! with the parts of the runtime loaded and the adaptors' code compiled that the run before needed. No code of an
+//! adaptor has run in a spare: what an adaptor finds when it is loaded, such as the time, is of its run.
 //!
 //! Spares are made one at a time, and only while a slot is free: a pool at its limit has better use for the processor.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
 use super::host::{AdaptorKey, AdaptorSet, Host, adaptor_key};
 use super::isolate_thread::{IsolateThread, Order, Plan};
+use super::kept::{Aged, Kept, KeptOptions, Lodging};
 use super::limits::{Limits, Stop};
 use super::run::{Job, LogSink, Outcome};
 use super::spares::{Kind, Spares};
@@ -33,13 +35,15 @@ pub struct PoolOptions {
     pub spares_per_set: usize,
     /// Warm isolates altogether. The set used longest ago loses its own first.
     pub spares: usize,
+    /// Isolates that are kept after their runs, where these allow it.
+    pub kept: KeptOptions,
 }
 
 impl Default for PoolOptions {
     /// As many runs as the machine has cores, at least two, and a spare for each of twice as many adaptor sets.
     fn default() -> Self {
         let size = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        Self { size, spares_per_set: 1, spares: 2 * size }
+        Self { size, spares_per_set: 1, spares: 2 * size, kept: KeptOptions::default() }
     }
 }
 
@@ -54,10 +58,16 @@ pub struct PoolStats {
     pub waiting: usize,
     /// Warm isolates that wait for a run.
     pub spares: usize,
+    /// Isolates that wait for a further run.
+    pub kept: usize,
     /// Isolates made since the start.
     pub created: u64,
     /// Runs that found a warm isolate.
     pub warm_runs: u64,
+    /// Runs in isolates that had run before.
+    pub kept_runs: u64,
+    /// Isolates that were to be kept and were not, for what their last run left under way or how it ended.
+    pub retired: u64,
     /// Runs that had to have one made.
     pub cold_runs: u64,
     /// Threads given up with runs that V8 could not end.
@@ -75,11 +85,14 @@ struct Pool {
     size: usize,
     slots: Arc<Semaphore>,
     spares: Mutex<Spares<IsolateThread>>,
+    kept: Mutex<Kept<IsolateThread>>,
     draining: CancellationToken,
     running: AtomicUsize,
     waiting: AtomicUsize,
     created: AtomicU64,
     warm_runs: AtomicU64,
+    kept_runs: AtomicU64,
+    retired: AtomicU64,
     cold_runs: AtomicU64,
 }
 
@@ -91,11 +104,14 @@ impl IsolatePool {
             size,
             slots: Arc::new(Semaphore::new(size)),
             spares: Mutex::new(Spares::new(options.spares_per_set, options.spares)),
+            kept: Mutex::new(Kept::new(options.kept)),
             draining: CancellationToken::new(),
             running: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             created: AtomicU64::new(0),
             warm_runs: AtomicU64::new(0),
+            kept_runs: AtomicU64::new(0),
+            retired: AtomicU64::new(0),
             cold_runs: AtomicU64::new(0),
         }))
     }
@@ -174,12 +190,21 @@ impl IsolatePool {
             running: pool.running.load(Ordering::Relaxed),
             waiting: pool.waiting.load(Ordering::Relaxed),
             spares: pool.spares().len(),
+            kept: pool.kept().len(),
             created: count(&pool.created),
             warm_runs: count(&pool.warm_runs),
+            kept_runs: count(&pool.kept_runs),
+            retired: count(&pool.retired),
             cold_runs: count(&pool.cold_runs),
             lost: pool.host.threads.lost(),
             buffers: pool.host.buffers.load(Ordering::Relaxed),
         }
+    }
+
+    /// Ends the isolates that are kept, those of runs under way after these: what they hold is out of date.
+    pub fn retire_kept(&self) {
+        let gone = self.0.kept().renew();
+        drop(gone);
     }
 
     /// Gives out no more slots, waits for the runs under way, and ends spares and threads. To hurry, cancel the runs.
@@ -188,6 +213,7 @@ impl IsolatePool {
         // Never fails: nothing closes the semaphore.
         let all = self.0.slots.acquire_many(self.0.size as u32).await;
         self.0.spares().clear();
+        self.retire_kept();
         let threads = self.0.host.threads.clone();
         let _ = tokio::task::spawn_blocking(move || threads.end()).await;
         drop(all);
@@ -197,6 +223,10 @@ impl IsolatePool {
 impl Pool {
     fn spares(&self) -> MutexGuard<'_, Spares<IsolateThread>> {
         self.spares.lock().expect("nothing panics while it holds the spares")
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept<IsolateThread>> {
+        self.kept.lock().expect("nothing panics while it holds the kept isolates")
     }
 
     /// Runs a job, and stops it when it is cancelled.
@@ -211,29 +241,68 @@ impl Pool {
         if cancel.is_cancelled() {
             return cancelled();
         }
-        let kind = Kind { adaptors: adaptor_key(&job.adaptors), heap: job.limits.heap };
-        let started = match self.adaptors(&kind.adaptors).await {
-            Ok(set) => self.isolate(&set, &kind).map(|(isolate, warm)| (set, isolate, warm)),
-            Err(error) => Err(error),
+        let lodging = job.tenant.map(|tenant| Lodging { tenant, traced: job.traceparent.is_some() });
+        let kept = lodging.and_then(|lodging| self.kept_isolate(lodging));
+        let chosen = match kept {
+            Some(chosen) => Ok(chosen),
+            None => self.new_isolate(&job, lodging).await,
         };
-        let (set, isolate, warm) = match started {
-            Ok(started) => started,
+        let Chosen { isolate, warm, lodging, set } = match chosen {
+            Ok(chosen) => chosen,
             Err(error) => return Outcome::failed(error),
         };
-        let vigil = Vigil::new(isolate.tripwire.clone(), job.limits.clone());
+        let vigil = Vigil::new(isolate.isolate.tripwire.clone(), job.limits.clone());
         let (sender, outcome) = oneshot::channel();
         let report = Box::new(move |outcome| drop(sender.send(outcome)));
-        isolate.give(Order { job, state, sink, asked, warm, report });
+        isolate.isolate.give(Order { job, state, sink, asked, warm, report });
+        // Nobody else gives this isolate a run: if it is not to be kept, it ends after this one.
+        let kept = lodging.map(|lodging| (lodging, isolate));
         self.tend();
         match custody::watch(outcome, &self.host.threads, vigil, cancel).await {
             Ok(mut outcome) => {
-                let footprint = std::mem::take(&mut outcome.footprint);
-                if outcome.error.is_none() {
+                if let Some((lodging, isolate)) = kept {
+                    self.keep(lodging, isolate, &outcome);
+                }
+                let loaded = outcome.footprint.take().filter(|_| outcome.error.is_none());
+                if let (Some(set), Some(footprint)) = (set, loaded) {
                     set.set_footprint(footprint);
                 }
                 outcome
             }
             Err(lost) => Outcome::failed(lost),
+        }
+    }
+
+    /// An isolate that was kept after a run of the same tenant.
+    fn kept_isolate(&self, lodging: Lodging) -> Option<Chosen> {
+        let isolate = self.kept().take(lodging).filter(|aged| !aged.isolate.tripwire.is_lost())?;
+        self.kept_runs.fetch_add(1, Ordering::Relaxed);
+        Some(Chosen { isolate, warm: true, lodging: Some(lodging), set: None })
+    }
+
+    /// An isolate that has not run yet.
+    async fn new_isolate(self: &Arc<Self>, job: &Job, lodging: Option<Lodging>) -> Result<Chosen, RunError> {
+        let kind = Kind { adaptors: adaptor_key(&job.adaptors), heap: job.limits.heap };
+        let set = self.adaptors(&kind.adaptors).await?;
+        let (isolate, warm) = self.isolate(&set, &kind)?;
+        let isolate = self.kept().begin(isolate);
+        Ok(Chosen { isolate, warm, lodging: lodging.filter(|_| set.lets_keep(job)), set: Some(set) })
+    }
+
+    /// Keeps an isolate after its run, if it may have another.
+    fn keep(self: &Arc<Self>, lodging: Lodging, isolate: Aged<IsolateThread>, outcome: &Outcome) {
+        // A cancellation that came too late for its run must not hit the next one.
+        if !outcome.isolate_is_kept || isolate.isolate.tripwire.tripped().is_some() {
+            self.retired.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let (gone, needs_looking_after) = {
+            let mut kept = self.kept();
+            (kept.put(lodging, isolate, outcome.stats.heap + outcome.stats.buffers), kept.needs_looking_after())
+        };
+        drop(gone);
+        if needs_looking_after {
+            tokio::spawn(retire_idle(Arc::downgrade(self)));
         }
     }
 
@@ -283,6 +352,31 @@ impl Pool {
     }
 }
 
+/// An isolate for a run.
+struct Chosen {
+    isolate: Aged<IsolateThread>,
+    /// Whether it was made before the run asked for it.
+    warm: bool,
+    /// For which runs it may be kept.
+    lodging: Option<Lodging>,
+    /// The adaptors, of one that has not run yet.
+    set: Option<Arc<AdaptorSet>>,
+}
+
+/// Ends isolates that nobody uses any more, as long as there are any.
+async fn retire_idle(pool: Weak<Pool>) {
+    loop {
+        let Some(next) = pool.upgrade().and_then(|pool| {
+            let (gone, next) = pool.kept().retire_idle();
+            drop(gone);
+            next
+        }) else {
+            return;
+        };
+        tokio::time::sleep_until(next.into()).await;
+    }
+}
+
 /// One that is counted until it is dropped.
 struct Counted<'a>(&'a AtomicUsize);
 
@@ -306,43 +400,54 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Starts a run. It ends early when `cancel` says so or the future is dropped; either way the slot stays taken until
-    /// the isolate is gone.
+    /// A run in this slot, which starts when it is first polled. It ends early when `cancel` says so or the future is
+    /// dropped; either way the slot stays taken until the isolate is gone, or free for another run.
     pub fn run(self, job: Job, state: String, sink: LogSink, cancel: CancellationToken) -> Running {
         self.start(Instant::now(), job, state, sink, cancel)
     }
 
     fn start(self, asked: Instant, job: Job, state: String, sink: LogSink, cancel: CancellationToken) -> Running {
         let cancel = cancel.child_token();
-        let guard = cancel.clone().drop_guard();
-        let (sender, outcome) = oneshot::channel();
-        tokio::spawn(async move {
+        let token = cancel.clone();
+        let run = async move {
             let Self { pool, permit } = self;
             let running = Counted::new(&pool.running);
-            let outcome = pool.supervise(asked, job, state, sink, &cancel).await;
+            let outcome = pool.supervise(asked, job, state, sink, &token).await;
             drop(running);
-            // Whoever hears of the outcome finds the slot free.
             drop(permit);
-            // Nobody may be listening any more.
-            let _ = sender.send(outcome);
             pool.tend();
-        });
-        Running { outcome, _guard: guard }
+            outcome
+        };
+        Running { run: Some(Box::pin(run)), cancel, runtime: Handle::current() }
     }
 }
 
 /// A run under way. Dropped, it takes the run with it.
 pub struct Running {
-    outcome: oneshot::Receiver<Outcome>,
-    _guard: DropGuard,
+    /// None when it has ended.
+    run: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+    cancel: CancellationToken,
+    runtime: Handle,
 }
 
 impl Future for Running {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let outcome = Pin::new(&mut self.outcome).poll(context);
-        outcome.map(|outcome| outcome.unwrap_or_else(|_| Outcome::exception("the run was dropped with its supervisor")))
+        let run = self.run.as_mut().expect("nobody polls a run that has ended");
+        let outcome = ready!(run.as_mut().poll(context));
+        self.run = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.cancel.cancel();
+            // Somebody has to wait for the isolate, or for its thread to be given up.
+            self.runtime.spawn(run);
+        }
     }
 }
 

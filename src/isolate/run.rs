@@ -20,6 +20,7 @@ use super::host::Host;
 use super::intercept::Request;
 use super::isolate_thread::Plan;
 use super::job_function::{JOB_PARAMETERS, JobFunction};
+use super::kept::Tenant;
 use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::machine::WorkingDirectory;
@@ -52,6 +53,8 @@ pub struct Job {
     pub remove_from_state: Vec<String>,
     /// W3C trace context that the job's HTTP requests are part of, if traces are exported.
     pub traceparent: Option<String>,
+    /// The runs that its isolate is kept for; None: it is not kept.
+    pub tenant: Option<Tenant>,
 }
 
 /// No network.
@@ -111,8 +114,10 @@ pub struct Outcome {
     pub state: Option<String>,
     pub error: Option<RunError>,
     pub stats: RunStats,
-    /// What the run loaded.
-    pub(super) footprint: Footprint,
+    /// What the run loaded, if that is of interest.
+    pub(super) footprint: Option<Footprint>,
+    /// Whether its isolate waits for another run.
+    pub(super) isolate_is_kept: bool,
 }
 
 /// Per-run values the ops reach through `OpState`.
@@ -121,7 +126,7 @@ pub(super) struct RunContext {
     pub tripwire: Arc<Tripwire>,
     pub log_bytes: usize,
     sink: LogSink,
-    operation_names: Vec<String>,
+    compiled: Arc<Compiled>,
     operation_started: Instant,
 }
 
@@ -146,7 +151,7 @@ impl RunContext {
     }
 
     pub fn mark(&mut self, mark: &str, operation: u32) {
-        let name = self.operation_names.get(operation as usize - 1).map_or("", String::as_str);
+        let name = self.compiled.operations.get(operation as usize - 1).map_or("", |operation| &operation.name);
         let message = if mark == "operation-start" {
             self.operation_started = Instant::now();
             format!("Starting operation {operation}: {name}")
@@ -160,7 +165,7 @@ impl RunContext {
 impl Outcome {
     /// The outcome of a run that did not come to its operations.
     pub(super) fn failed(error: RunError) -> Self {
-        Self { state: None, error: Some(error), stats: RunStats::default(), footprint: Footprint::default() }
+        Self { state: None, error: Some(error), stats: RunStats::default(), footprint: None, isolate_is_kept: false }
     }
 
     pub(super) fn exception(message: impl Into<String>) -> Self {
@@ -170,17 +175,34 @@ impl Outcome {
 
 /// An isolate that can take one job.
 pub(super) struct Isolate {
-    worker: MainWorker,
+    pub(super) worker: MainWorker,
     loader: Rc<JobLoader>,
-    tripwire: Arc<Tripwire>,
-    buffers: Arc<BufferAccount>,
+    pub(super) tripwire: Arc<Tripwire>,
+    pub(super) buffers: Arc<BufferAccount>,
     packages: Arc<Packages>,
     pack: Option<Arc<Pack>>,
     /// The job that was compiled, if it is a function.
-    compiled: Option<(Arc<JobFunction>, v8::Global<v8::Function>)>,
-    entry: EntryPoints,
+    compiled: Option<CompiledJob>,
+    pub(super) entry: EntryPoints,
+    /// Runs so far, with the one under way.
+    runs: u32,
+    /// When the last run ended.
+    rested_since: Instant,
     /// Ends after all the others.
     _stay: Stay,
+}
+
+/// How long an isolate must have waited for a run to look at its connections first.
+const LONG_WAIT: Duration = Duration::from_millis(50);
+
+/// Runs of an isolate after which there is nothing new to learn for other isolates.
+const LEARNING: u32 = 2;
+
+/// A job as a function of its isolate.
+struct CompiledJob {
+    job: Arc<Compiled>,
+    function: Arc<JobFunction>,
+    compiled: v8::Global<v8::Function>,
 }
 
 /// The job that an isolate has taken.
@@ -193,8 +215,26 @@ struct Taken<'a> {
     prelude: u32,
 }
 
+/// The end of a run.
+struct Ended {
+    state: Option<String>,
+    error: Option<RunError>,
+    /// Its operations have ended, well or badly: no part of the run goes on that they waited for.
+    has_come_to_its_end: bool,
+}
+
+impl Ended {
+    fn interrupted(error: RunError) -> Self {
+        Self { state: None, error: Some(error), has_come_to_its_end: false }
+    }
+
+    fn too_large(job: &Job) -> Self {
+        Self::interrupted(RunError::limit(Limit::State, &job.limits))
+    }
+}
+
 /// Why a run ended before its operations did.
-enum Interrupted {
+pub(super) enum Interrupted {
     Stopped(Stop),
     Exit(i32),
     Js(Box<JsError>),
@@ -279,6 +319,8 @@ impl Isolate {
             pack: plan.pack.clone(),
             compiled: None,
             entry,
+            runs: 0,
+            rested_since: Instant::now(),
             _stay: stay,
         };
         isolate.get_ready(&plan.footprint);
@@ -310,29 +352,49 @@ impl Isolate {
         }
     }
 
-    /// Makes the isolate that of `job`.
+    /// Makes the isolate that of `job`, for the first time or again.
     fn take_on<'a>(&mut self, job: &'a Job, sink: LogSink) -> Result<Taken<'a>, String> {
+        self.runs += 1;
         let url = job_url(&job.name)?;
-        let function = self.pack.as_ref().and_then(|pack| pack.job(&job.compiled.code));
-        let prelude = match &function {
-            Some(function) => function.front,
-            None => self.take_module(job, &url),
-        };
-        self.buffers.set_limit(job.limits.buffers);
-        let permissions = permissions::container(self.packages.readable(), job.reach())?;
         let context = RunContext {
             limits: job.limits.clone(),
             tripwire: self.tripwire.clone(),
             log_bytes: 0,
             sink,
-            operation_names: job.compiled.operations.iter().map(|operation| operation.name.clone()).collect(),
+            compiled: job.compiled.clone(),
             operation_started: Instant::now(),
         };
+        let calls = job.traceparent.as_deref().and_then(Calls::part_of);
+        {
+            let state = self.worker.js_runtime.op_state();
+            let mut state = state.borrow_mut();
+            state.put(context);
+            if let Some(calls) = calls {
+                state.put(calls);
+            }
+        }
+        if self.runs == 1 {
+            self.become_that_of(job, &url)?;
+        }
+        let function = match &self.compiled {
+            Some(known) if Arc::ptr_eq(&known.job, &job.compiled) => Some(known.function.clone()),
+            _ => self.pack.as_ref().and_then(|pack| pack.job(&job.compiled.code)),
+        };
+        let prelude = match &function {
+            Some(function) => function.front,
+            None => self.take_module(job, &url),
+        };
+        Ok(Taken { job, url, function, prelude })
+    }
+
+    /// Sets what is the same for all runs that the isolate may have.
+    fn become_that_of(&mut self, job: &Job, url: &Url) -> Result<(), String> {
+        self.buffers.set_limit(job.limits.buffers);
+        let permissions = permissions::container(self.packages.readable(), job.reach())?;
         let runtime = &mut self.worker.js_runtime;
         {
             let state = runtime.op_state();
             let mut state = state.borrow_mut();
-            state.put(context);
             state.put(permissions);
             // What the runtime takes for the main module.
             state.put(url.clone());
@@ -340,11 +402,10 @@ impl Isolate {
         if job.test {
             self.entry.call(runtime, &self.entry.intercept, &[])?;
         }
-        if let Some(calls) = job.traceparent.as_deref().and_then(Calls::part_of) {
-            runtime.op_state().borrow_mut().put(calls);
+        if job.traceparent.is_some() {
             self.entry.call(runtime, &self.entry.trace, &[])?;
         }
-        Ok(Taken { job, url, function, prelude })
+        Ok(())
     }
 
     /// Names a job that stays a module to the loader. Returns how many columns its first line is moved by.
@@ -374,16 +435,32 @@ impl Isolate {
             Err(message) => return Outcome::exception(message),
         };
         let watch = Watch::start(&job.limits, self.tripwire.clone());
-        let (state, error) = self.execute(&taken, state, &mut stats).await;
-        drop(watch);
-        let mut footprint = Footprint::default();
-        if self.tripwire.tripped().is_none() {
-            self.harvest();
-            footprint = self.footprint();
+        if self.runs > 1 && self.rested_since.elapsed() > LONG_WAIT {
+            self.wake().await;
         }
-        stats.buffers = self.buffers.peak();
+        let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
         stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
-        Outcome { state, error, stats, footprint }
+        let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
+        drop(watch);
+        let mut footprint = None;
+        if self.runs <= LEARNING && self.tripwire.tripped().is_none() {
+            self.harvest();
+            footprint = Some(self.footprint());
+        }
+        stats.buffers = self.buffers.take_peak();
+        self.rested_since = Instant::now();
+        Outcome { state, error, stats, footprint, isolate_is_kept }
+    }
+
+    /// Whether the isolate is ready for another run.
+    async fn is_cleared_up(&mut self, job: &Job, heap: usize) -> bool {
+        match self.clear_up(job, heap).await {
+            Ok(()) => true,
+            Err(reason) => {
+                tracing::debug!(job = job.name, step = job.step, reason, "an isolate is not used again");
+                false
+            }
+        }
     }
 
     /// What the run has loaded.
@@ -406,21 +483,45 @@ impl Isolate {
         if let Some(pack) = state.borrow_mut().try_borrow_mut::<PackInUse>() {
             pack.harvest(scope);
         }
-        if let Some((function, compiled)) = &self.compiled {
+        if let Some(CompiledJob { function, compiled, .. }) = &self.compiled {
             let compiled = v8::Local::new(scope, compiled);
             function.harvest(compiled);
         }
     }
 
-    async fn execute(
-        &mut self,
-        taken: &Taken<'_>,
-        state: String,
-        stats: &mut RunStats,
-    ) -> (Option<String>, Option<RunError>) {
+    async fn execute(&mut self, taken: &Taken<'_>, state: String, stats: &mut RunStats) -> Ended {
         let outcome = self.load_and_run(taken, state, stats).await;
         let job = taken.job;
-        let source = JobSource {
+        // A limit explains whatever else was observed after it.
+        let outcome = match self.tripwire.tripped() {
+            Some(stop) => Err(Interrupted::Stopped(stop)),
+            None => outcome,
+        };
+        let interruption = match outcome {
+            Ok((Some(text), _)) if text.len() > job.limits.state => return Ended::too_large(job),
+            Ok((state, None)) => return Ended { state, error: None, has_come_to_its_end: true },
+            Ok((_, Some(thrown))) if thrown.too_large => return Ended::too_large(job),
+            Ok((text, Some(thrown))) => {
+                let error = classify(thrown, &self.source_of(taken));
+                let state = (error.severity == Severity::Fail).then(|| with_error(text.as_deref(), &job.step, &error));
+                return Ended { state, error: Some(error), has_come_to_its_end: true };
+            }
+            Err(interruption) => interruption,
+        };
+        Ended::interrupted(match interruption {
+            Interrupted::Stopped(stop) => RunError::stopped(stop, &job.limits),
+            Interrupted::Exit(code) => RunError::exit(code),
+            Interrupted::Js(error) => self.rejected(&error, &self.source_of(taken)),
+            Interrupted::Thrown(thrown) => classify(*thrown, &self.source_of(taken)),
+            Interrupted::Broken(thrown) => crashed(classify(*thrown, &self.source_of(taken))),
+            Interrupted::Host(message) => RunError::new("ExecutionError", Severity::Exception, message),
+        })
+    }
+
+    /// What is to be known of a job's source to classify an error.
+    fn source_of<'a>(&'a self, taken: &'a Taken<'_>) -> JobSource<'a> {
+        let job = taken.job;
+        JobSource {
             name: &job.name,
             url: taken.url.as_str(),
             source: &job.source,
@@ -430,35 +531,6 @@ impl Isolate {
             test: job.test,
             local: self.packages.local(),
             network: job.reach(),
-        };
-        // A limit explains whatever else was observed after it.
-        let outcome = match self.tripwire.tripped() {
-            Some(stop) => Err(Interrupted::Stopped(stop)),
-            None => outcome,
-        };
-        match outcome {
-            Ok((Some(text), _)) if text.len() > job.limits.state => {
-                (None, Some(RunError::limit(Limit::State, &job.limits)))
-            }
-            Ok((text, None)) => (text, None),
-            Ok((_, Some(thrown))) if thrown.too_large => (None, Some(RunError::limit(Limit::State, &job.limits))),
-            Ok((text, Some(thrown))) => {
-                let error = classify(thrown, &source);
-                if error.severity == Severity::Fail {
-                    let text = with_error(text.as_deref(), &job.step, &error);
-                    (Some(text), Some(error))
-                } else {
-                    (None, Some(error))
-                }
-            }
-            Err(Interrupted::Stopped(stop)) => (None, Some(RunError::stopped(stop, &job.limits))),
-            Err(Interrupted::Exit(code)) => (None, Some(RunError::exit(code))),
-            Err(Interrupted::Js(error)) => (None, Some(self.rejected(&error, &source))),
-            Err(Interrupted::Thrown(thrown)) => (None, Some(classify(*thrown, &source))),
-            Err(Interrupted::Broken(thrown)) => (None, Some(crashed(classify(*thrown, &source)))),
-            Err(Interrupted::Host(message)) => {
-                (None, Some(RunError::new("ExecutionError", Severity::Exception, message)))
-            }
         }
     }
 
@@ -481,8 +553,7 @@ impl Isolate {
         let namespace = match &taken.function {
             Some(function) => {
                 let start = Instant::now();
-                let compiled = self.compile_job(function, &taken.url).map_err(Interrupted::Host)?;
-                self.compiled = Some((function.clone(), compiled.clone()));
+                let compiled = self.compile_job(taken.job, function, &taken.url).map_err(Interrupted::Host)?;
                 stats.load = start.elapsed();
                 self.tripwire.arm(self.worker.js_runtime.v8_isolate(), context);
                 let start = Instant::now();
@@ -575,8 +646,16 @@ impl Isolate {
         Ok(v8::Global::new(scope, namespace))
     }
 
-    /// Compiles a job that is a function.
-    fn compile_job(&mut self, function: &JobFunction, url: &Url) -> Result<v8::Global<v8::Function>, String> {
+    /// Compiles a job that is a function, unless it is compiled already.
+    fn compile_job(
+        &mut self,
+        job: &Job,
+        function: &Arc<JobFunction>,
+        url: &Url,
+    ) -> Result<v8::Global<v8::Function>, String> {
+        if let Some(known) = self.compiled.as_ref().filter(|known| Arc::ptr_eq(&known.function, function)) {
+            return Ok(known.compiled.clone());
+        }
         delete_global(&mut self.worker.js_runtime, "__fnhostAdaptor");
         deno_core::scope!(scope, &mut self.worker.js_runtime);
         let text = |scope: &mut v8::PinScope<'_, '_>, text: &str| {
@@ -589,7 +668,10 @@ impl Isolate {
         let cache = function.code.get().map(|cache| &**cache);
         let (compiled, _) = ops::compile_function(scope, cache, source, url.into(), &JOB_PARAMETERS)
             .map_err(|error| format!("the compiled job does not parse: {error}"))?;
-        Ok(v8::Global::new(scope, compiled))
+        let compiled = v8::Global::new(scope, compiled);
+        let job = job.compiled.clone();
+        self.compiled = Some(CompiledJob { job, function: function.clone(), compiled: compiled.clone() });
+        Ok(compiled)
     }
 
     /// Calls a job that is a function. Returns what a module's namespace would be.
@@ -620,7 +702,7 @@ impl Isolate {
     }
 
     /// Why JavaScript was stopped, if it was.
-    fn stopped(&mut self) -> Option<Interrupted> {
+    pub(super) fn stopped(&mut self) -> Option<Interrupted> {
         if let Some(stop) = self.tripwire.tripped() {
             return Some(Interrupted::Stopped(stop));
         }
@@ -713,7 +795,7 @@ fn job_url(name: &str) -> Result<Url, String> {
 }
 
 /// The host's JavaScript functions; see the end of `js/host.js`.
-struct EntryPoints {
+pub(super) struct EntryPoints {
     prepare: v8::Global<v8::Function>,
     setup: v8::Global<v8::Function>,
     load_ahead: v8::Global<v8::Function>,
@@ -724,6 +806,7 @@ struct EntryPoints {
     evaluate_job: v8::Global<v8::Function>,
     run: v8::Global<v8::Function>,
     evaluated: v8::Global<v8::Function>,
+    pub clear_up: v8::Global<v8::Function>,
 }
 
 impl EntryPoints {
@@ -751,13 +834,14 @@ impl EntryPoints {
             evaluate_job: function("evaluateJob"),
             run: function("run"),
             evaluated: function("evaluated"),
+            clear_up: function("clearUp"),
         };
         global.delete(scope, name);
         functions
     }
 
     /// Calls a function that is done when it returns.
-    fn call(
+    pub(super) fn call(
         &self,
         runtime: &mut deno_core::JsRuntime,
         function: &v8::Global<v8::Function>,

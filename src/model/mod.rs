@@ -25,4 +25,4 @@ pub use time::Timestamp;
 pub use trigger::{
     AuthScheme, Cron, Misfire, Reply, Signature, SignatureEncoding, Trigger, TriggerKind, Webhook, WebhookAuth,
 };
-pub use workflow::{Condition, Dialect, Edge, JsStep, Step, StepKind, Workflow, WorkflowError};
+pub use workflow::{Condition, Dialect, Edge, Isolation, JsStep, Step, StepKind, Workflow, WorkflowError};

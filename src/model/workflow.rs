@@ -8,6 +8,26 @@ use serde::{Deserialize, Serialize};
 
 use super::{Failure, RetryPolicy, Severity, Trigger};
 
+/// How far runs of a workflow are kept apart; see `docs/isolation.md`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// Each has isolates of its own.
+    #[default]
+    Run,
+    /// They have isolates one after the other, with all that is in them.
+    Workflow,
+}
+
+impl Isolation {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Workflow => "workflow",
+        }
+    }
+}
+
 /// Steps, and what starts them. One that is stored never changes; a changed project makes a new version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workflow {
@@ -23,6 +43,8 @@ pub struct Workflow {
     /// Tasks of this workflow that may run at once; None: as many as the service runs at all.
     #[serde(default)]
     pub concurrency: Option<u32>,
+    #[serde(default)]
+    pub isolation: Isolation,
     /// The initial state of a run that no message started, and that no run came before; a JSON object.
     #[serde(default)]
     pub initial_state: Option<String>,
@@ -206,6 +228,7 @@ mod tests {
             steps,
             retry: RetryPolicy::default(),
             concurrency: None,
+            isolation: Isolation::Run,
             initial_state: None,
             final_state_path: None,
         };

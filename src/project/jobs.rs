@@ -11,7 +11,7 @@ use super::reader::{Fields, Reader};
 use super::yaml::{Entry, Kind, Node};
 use crate::adaptor::AdaptorSpec;
 use crate::isolate::{MIB, MIN_HEAP, Network};
-use crate::model::{Backoff, Dialect, JsStep, RetryPolicy, Severity};
+use crate::model::{Backoff, Dialect, Isolation, JsStep, RetryPolicy, Severity};
 use crate::quantity::Megabytes;
 
 /// A job, before it is known to which workflows it belongs.
@@ -25,9 +25,14 @@ pub(super) struct Job {
     pub retry: Option<RetryPolicy>,
     /// How many runs of the workflow that begins here may be at work at once.
     pub concurrency: Option<(u32, Range<usize>)>,
+    /// How far the runs of that workflow are kept apart.
+    pub isolation: Option<(Isolation, Range<usize>)>,
 }
 
-const KEYS: [&str; 12] = [
+/// What `isolation` may be.
+pub(super) const ISOLATIONS: [(&str, Isolation); 2] = [("run", Isolation::Run), ("workflow", Isolation::Workflow)];
+
+const KEYS: [&str; 13] = [
     "adaptor",
     "trigger",
     "expression",
@@ -40,6 +45,7 @@ const KEYS: [&str; 12] = [
     "memory",
     "network",
     "concurrency",
+    "isolation",
 ];
 
 pub(super) fn read(
@@ -81,8 +87,12 @@ fn job(entry: &Entry, reader: &mut Reader, files: &mut Files, inline: &mut BTree
         let number = reader.integer(node, "`concurrency`", 1..=10_000)?;
         Some((number as u32, node.span.clone()))
     });
+    let isolation = fields.get("isolation").and_then(|node| {
+        let isolation = reader.keyword(node, "`isolation`", &ISOLATIONS)?;
+        Some((isolation, node.span.clone()))
+    });
     let retry = fields.get("retry").and_then(|node| retry(node, reader));
-    Some(Job { name: name.clone(), span: key_span.clone(), triggers, credential, step, retry, concurrency })
+    Some(Job { name: name.clone(), span: key_span.clone(), triggers, credential, step, retry, concurrency, isolation })
 }
 
 fn check_name(name: &str, span: &Range<usize>, reader: &mut Reader) {

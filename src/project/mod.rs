@@ -211,7 +211,8 @@ impl Project {
             reader.error_with_hint(&entry.key_span, message, hint);
             return;
         }
-        const KEYS: [&str; 7] = ["jobs", "triggers", "credentials", "name", "description", "version", "id"];
+        const KEYS: [&str; 8] =
+            ["jobs", "triggers", "credentials", "isolation", "name", "description", "version", "id"];
         let Some(fields) = reader.fields(&root, "a project", &KEYS) else { return };
         self.name = fields.get("name").and_then(|node| node.as_text()).map(str::to_owned);
         let mut credentials = fields
@@ -226,7 +227,10 @@ impl Project {
         if fields.get("jobs").is_none() {
             warn_of_no_jobs(&mut reader);
         }
-        self.workflows = workflows::assemble(&jobs, &triggers.unwrap_or_default(), &mut reader);
+        let isolation = fields.get("isolation");
+        let isolation = isolation.and_then(|node| reader.keyword(node, "`isolation`", &jobs::ISOLATIONS));
+        let triggers = triggers.unwrap_or_default();
+        self.workflows = workflows::assemble(&jobs, &triggers, isolation.unwrap_or_default(), &mut reader);
         self.credentials = credentials.values;
         self.lacking = credentials.lacking;
     }

@@ -68,6 +68,7 @@ pub(super) fn read(
         retry: Default::default(),
         concurrency: None,
         initial_state,
+        isolation: Default::default(),
         final_state_path: set(FINAL_STATE).map(PathBuf::from),
     };
     Some((workflow, credentials))

@@ -8,7 +8,7 @@ use super::jobs::Job;
 use super::problem::quoted;
 use super::reader::Reader;
 use super::triggers::{Starts, Trigger};
-use crate::model::{self, Condition, Edge, Step, StepKind, TriggerKind, Workflow};
+use crate::model::{self, Condition, Edge, Isolation, Step, StepKind, TriggerKind, Workflow};
 
 /// Steps of one workflow at most.
 const MOST_STEPS: usize = 1000;
@@ -17,12 +17,13 @@ const MOST_BYTES: usize = 256 << 20;
 /// What a step takes besides its expression.
 const STEP_BYTES: usize = 1 << 10;
 
-pub(super) fn assemble(jobs: &[Job], triggers: &[Trigger], reader: &mut Reader) -> Vec<Workflow> {
+/// `isolation` holds for workflows that say nothing of it.
+pub(super) fn assemble(jobs: &[Job], triggers: &[Trigger], isolation: Isolation, reader: &mut Reader) -> Vec<Workflow> {
     let mut graph = Graph::new(jobs);
     graph.connect(triggers, reader);
     graph.refuse_circles(reader);
-    graph.check_concurrency(reader);
-    graph.workflows(reader)
+    graph.check_first_jobs(reader);
+    graph.workflows(isolation, reader)
 }
 
 /// Which job follows which.
@@ -140,20 +141,23 @@ impl<'a> Graph<'a> {
         reader.error_with_hint(&flow.span, message, "let one of them start by itself, and nothing lead back to it");
     }
 
-    fn check_concurrency(&self, reader: &mut Reader) {
+    /// Some settings are the workflow's, and stand on its first job.
+    fn check_first_jobs(&self, reader: &mut Reader) {
         for (index, job) in self.jobs.iter().enumerate() {
-            if let Some((_, span)) = &job.concurrency
-                && self.starts[index].is_empty()
-                && !job.triggers.is_empty()
-                && !self.is_broken[index]
-            {
+            if !self.starts[index].is_empty() || job.triggers.is_empty() || self.is_broken[index] {
+                continue;
+            }
+            let concurrency = job.concurrency.as_ref().map(|(_, span)| ("concurrency", span));
+            let isolation = job.isolation.as_ref().map(|(_, span)| ("isolation", span));
+            for (key, span) in concurrency.into_iter().chain(isolation) {
                 let hint = "set it on the job that the workflow begins with: it holds for all of it";
-                reader.error_with_hint(span, "`concurrency` has no meaning on a job that follows another", hint);
+                let message = format!("`{key}` has no meaning on a job that follows another");
+                reader.error_with_hint(span, message, hint);
             }
         }
     }
 
-    fn workflows(self, reader: &mut Reader) -> Vec<Workflow> {
+    fn workflows(self, isolation: Isolation, reader: &mut Reader) -> Vec<Workflow> {
         let mut bytes = 0;
         let mut workflows = Vec::new();
         for (first, job) in self.jobs.iter().enumerate().filter(|(index, _)| !self.starts[*index].is_empty()) {
@@ -176,6 +180,7 @@ impl<'a> Graph<'a> {
                 steps: order.iter().map(|index| self.step(*index)).collect(),
                 retry: Default::default(),
                 concurrency: job.concurrency.as_ref().map(|(number, _)| *number),
+                isolation: job.isolation.as_ref().map_or(isolation, |(isolation, _)| *isolation),
                 initial_state: None,
                 final_state_path: None,
             });

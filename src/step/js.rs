@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::StepResult;
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::{self, Adaptor, CompileError, Compiled};
-use crate::isolate::{Hide, IsolatePool, Job, Limits, LogSink, Network, Outcome, RunError, Slot};
-use crate::model::{Dialect, Failure, JsStep, Severity, Usage};
+use crate::isolate::{Hide, IsolatePool, Job, Limits, LogSink, Network, Outcome, RunError, Slot, Tenant};
+use crate::model::{Dialect, Failure, Isolation, JsStep, Severity, Usage};
 use crate::secrets::Secrets;
 
 /// Keys that a final state never holds: the credential, and the raw answer of the last request.
@@ -28,13 +28,8 @@ pub struct JsRunner {
 /// A step that can be run many times.
 #[derive(Clone)]
 pub struct Prepared {
-    name: String,
-    step: String,
-    source: Arc<str>,
-    compiled: Arc<Compiled>,
-    adaptors: Vec<String>,
-    limits: Limits,
-    network: Network,
+    /// The job of a run, but for what belongs to the run.
+    job: Job,
     /// The credential as JSON text, and its secrets.
     configuration: Arc<str>,
     secrets: Arc<Secrets>,
@@ -56,9 +51,12 @@ pub enum PrepareError {
 }
 
 impl JsRunner {
-    /// Finds the adaptors and compiles the expression. Takes a while the first time, as adaptors are loaded.
+    /// Finds the adaptors and compiles the expression. Takes a while the first time, as adaptors are loaded. `owner` tells
+    /// the workflow and its version from all others.
     pub fn prepare(
         &self,
+        owner: &str,
+        isolation: Isolation,
         id: &str,
         step: &JsStep,
         credentials: &BTreeMap<String, Value>,
@@ -72,7 +70,13 @@ impl JsRunner {
         let mut limits = self.limits.clone();
         limits.wall = step.timeout.unwrap_or(limits.wall);
         limits.heap = step.memory.unwrap_or(limits.heap);
-        Ok(Prepared {
+        let secrets = Arc::new(Secrets::within([&configuration]));
+        let configuration = configuration.to_string();
+        let hide: Hide = {
+            let secrets = secrets.clone();
+            Arc::new(move |text| secrets.hide(text).into_owned())
+        };
+        let mut job = Job {
             name: file_name(id, step),
             step: id.to_owned(),
             source: step.expression.as_str().into(),
@@ -80,9 +84,16 @@ impl JsRunner {
             adaptors: adaptors.into_iter().map(|adaptor| adaptor.specifier).collect(),
             limits,
             network: step.network.clone().map_or(Network::Open, Network::Only),
-            secrets: Arc::new(Secrets::within([&configuration])),
-            configuration: configuration.to_string().into(),
-        })
+            test: false,
+            hide: Some(hide),
+            remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
+            traceparent: None,
+            tenant: None,
+        };
+        if isolation == Isolation::Workflow {
+            job.tenant = Some(Tenant::new(&job, &[owner, &configuration]));
+        }
+        Ok(Prepared { job, secrets, configuration: configuration.into() })
     }
 
     fn find(&self, names: &[String]) -> Result<Vec<Installed>, PrepareError> {
@@ -125,17 +136,17 @@ fn file_name(id: &str, step: &JsStep) -> String {
 impl Prepared {
     /// Adaptors, as a job imports them.
     pub fn adaptors(&self) -> &[String] {
-        &self.adaptors
+        &self.job.adaptors
     }
 
-    /// Takes the credential's secrets out of a text.
-    pub fn hide(&self, text: &str) -> String {
-        self.secrets.hide(text).into_owned()
+    /// What is never to be written down: the credential's secrets.
+    pub fn secrets(&self) -> Arc<Secrets> {
+        self.secrets.clone()
     }
 
     /// The longest that an attempt can take.
     pub fn timeout(&self) -> Duration {
-        self.limits.wall
+        self.job.limits.wall
     }
 
     /// Runs the step on a state: JSON text, an object without `configuration`. `traceparent`: see [`Job::traceparent`].
@@ -147,21 +158,7 @@ impl Prepared {
         sink: LogSink,
         cancel: CancellationToken,
     ) -> StepResult {
-        let secrets = self.secrets.clone();
-        let hide: Hide = Arc::new(move |text| secrets.hide(text).into_owned());
-        let job = Job {
-            name: self.name.clone(),
-            step: self.step.clone(),
-            source: self.source.clone(),
-            compiled: self.compiled.clone(),
-            adaptors: self.adaptors.clone(),
-            limits: self.limits.clone(),
-            network: self.network.clone(),
-            test: false,
-            hide: Some(hide),
-            remove_from_state: REMOVED_FROM_STATE.map(str::to_owned).to_vec(),
-            traceparent,
-        };
+        let job = Job { traceparent, ..self.job.clone() };
         let outcome = slot.run(job, with_member(state, "configuration", &self.configuration), sink, cancel).await;
         result(outcome)
     }

@@ -773,6 +773,7 @@ fn workflow(name: &str, expression: &str) -> Workflow {
         retry: RetryPolicy::default(),
         concurrency: None,
         initial_state: None,
+        isolation: Default::default(),
         final_state_path: None,
     }
 }

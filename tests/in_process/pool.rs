@@ -18,7 +18,7 @@ fn with_pool<F: Future<Output = ()>>(size: usize, test: impl FnOnce(IsolatePool)
     let (host, _directory) = host();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let pool = IsolatePool::new(host, PoolOptions { size, spares_per_set: 1, spares: 2 });
+        let pool = IsolatePool::new(host, PoolOptions { size, spares_per_set: 1, spares: 2, ..PoolOptions::default() });
         test(pool.clone()).await;
         pool.drain().await;
     });
@@ -199,9 +199,10 @@ pub fn a_cancelled_run_ends() {
 
             // Whoever drops the future takes the run with it; the slot is free when the isolate is gone.
             let slot = pool.slot().await.unwrap();
-            let running = slot.run(job.clone(), "{}".into(), Box::new(|_| {}), CancellationToken::new());
+            let run = slot.run(job.clone(), "{}".into(), Box::new(|_| {}), CancellationToken::new());
+            let running = tokio::spawn(run);
             until("the run is under way", || pool.stats().running == 1).await;
-            drop(running);
+            running.abort();
             until("the slot is free again", || pool.available() == 2).await;
         }
         let cancel = CancellationToken::new();

@@ -48,8 +48,9 @@ triggers:
     ] {
         assert_eq!(started(message.clone()), expected.iter().map(|name| (*name).to_owned()).collect(), "{message}");
     }
-    let log = server.log();
-    let complaint = log.lines().find(|line| line.contains("condition")).expect("a condition that throws is told of");
+    let complaint = server.until("a condition that throws is told of", || {
+        server.log().lines().find(|line| line.contains("condition")).map(str::to_owned)
+    });
     assert!(complaint.contains("odd"), "{complaint}");
     assert_eq!(
         server.post("/inbox", &json!({ "form": "order", "total": 5000 })).json()["data"],

@@ -28,6 +28,7 @@ mod init;
 mod install;
 mod intercept;
 mod isolation;
+mod levels;
 mod limits;
 mod metrics;
 mod packs;

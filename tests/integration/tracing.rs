@@ -88,7 +88,11 @@ fn peer() -> http_server::Server {
 
 /// Posts a message that is part of a trace, and waits for its runs.
 fn post(server: &Server) {
-    let traceparent = format!("00-{TRACE}-{CALLER}-01");
+    post_in(server, TRACE);
+}
+
+fn post_in(server: &Server, trace: &str) {
+    let traceparent = format!("00-{trace}-{CALLER}-01");
     let request = server.request("POST", "/inbox?wait=60s").header("traceparent", &traceparent);
     let answer = request.json(&json!({ "a": 1 })).send();
     assert!(matches!(answer.status, 201 | 206), "{} {}", answer.status, answer.text());
@@ -136,6 +140,36 @@ fn a_trace_leads_from_the_request_through_the_run_to_what_the_job_calls() {
     assert_eq!(attribute(&step, "fnhost.outcome").as_deref(), Some("success"));
     assert_eq!(attribute(&run, "fnhost.run.state").as_deref(), Some("completed"));
     assert!(run.start_time_unix_nano <= step.start_time_unix_nano && step.end_time_unix_nano <= run.end_time_unix_nano);
+}
+
+#[test]
+fn in_an_isolate_that_is_kept_each_run_has_its_own_trace() {
+    let (collector, peer) = (Collector::start(), peer());
+    let job = format!(
+        "get('{origin}/adaptor'); fn(async state => {{ await fetch('{origin}/fetch'); return state; }})",
+        origin = peer.origin()
+    );
+    let kept = "
+jobs: {work: {adaptor: http, trigger: all, expression: job.js, isolation: workflow}}
+triggers: {all: {criteria: {}}}
+";
+    let setup = project("http", &job).file("project.yaml", kept).args(&["--concurrency", "1"]);
+    let server = traced(setup, &collector).start();
+    let traces = [TRACE, "22222222222222222222222222222222", "33333333333333333333333333333333"];
+    traces.iter().for_each(|trace| post_in(&server, trace));
+    let metrics = server.read("/metrics").expect(200).text();
+    assert!(metrics.contains("fnhost_isolate_runs_total{start=\"kept\"} 2"), "{metrics}");
+    let seen = peer.seen();
+    let headers = seen.iter().map(|request| request.headers.get_all("traceparent").iter().collect::<Vec<_>>());
+    let sent: Vec<_> = headers
+        .map(|headers| match headers[..] {
+            [one] => parts(one.to_str().unwrap()).0,
+            _ => panic!("{headers:?}"),
+        })
+        .collect();
+    assert_eq!(sent, traces.map(|trace| [trace, trace]).concat());
+    // A request has one span, however many runs there were before.
+    server.until("6 spans", || (collector.spans().iter().filter(|span| span.name == "GET").count() == 6).then_some(()));
 }
 
 #[test]

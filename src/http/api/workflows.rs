@@ -11,7 +11,7 @@ use super::list::List;
 use super::runs::RunView;
 use crate::engine::next_after;
 use crate::http::{App, Problem};
-use crate::model::{Condition, Run, Step, StepKind, Timestamp, Trigger, TriggerKind};
+use crate::model::{Condition, Isolation, Run, Step, StepKind, Timestamp, Trigger, TriggerKind};
 use crate::store::{PageRequest, RunFilter, WorkflowSummary};
 
 pub fn reading() -> OpenApiRouter<App> {
@@ -42,6 +42,18 @@ struct WorkflowDetailView {
     steps: Vec<StepView>,
     /// Tasks of this workflow that may run at once; `null`: as many as the service runs at all.
     concurrency: Option<u32>,
+    isolation: IsolationView,
+}
+
+/// How far the runs of a workflow are kept apart.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Isolation)]
+#[serde(rename_all = "snake_case")]
+enum IsolationView {
+    /// Each has isolates of its own.
+    Run,
+    /// They have isolates one after the other, with all that is in them.
+    Workflow,
 }
 
 /// What starts a workflow.
@@ -180,5 +192,9 @@ async fn show_workflow(State(app): State<App>, Path(name): Path<String>) -> Resu
         start: workflow.start.clone(),
         steps: workflow.steps.iter().map(StepView::from).collect(),
         concurrency: workflow.concurrency,
+        isolation: match workflow.isolation {
+            Isolation::Run => IsolationView::Run,
+            Isolation::Workflow => IsolationView::Workflow,
+        },
     }))
 }

@@ -12,7 +12,7 @@ use crate::http::access::Identity;
 use crate::http::api::request::unprocessable;
 use crate::http::api::workflows::last_run;
 use crate::http::{App, Problem};
-use crate::model::{Run, StepKind, Timestamp, Trigger, TriggerKind};
+use crate::model::{Isolation, Run, StepKind, Timestamp, Trigger, TriggerKind};
 
 pub async fn list(State(app): State<App>, Extension(person): Extension<Identity>) -> Result<Html<String>, Problem> {
     let served = app.engine.served();
@@ -46,6 +46,7 @@ fn workflow(definition: &Definition, last: Option<&Run>, now: Timestamp, may_act
                     div { dt { (trigger.name) } dd { (starts(trigger, now)) } }
                 }
                 @if workflow.triggers.is_empty() { div { dt { "Trigger" } dd.muted { "by hand" } } }
+                @if workflow.isolation == Isolation::Workflow { div { dt { "Isolation" } dd { (workflow.isolation.name()) } } }
                 div { dt { "Last run" } dd {
                     @match last {
                         Some(run) => {
