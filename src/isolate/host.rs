@@ -234,13 +234,16 @@ impl Host {
             let pack = pack::load(&file).filter(|pack| self.is_current(pack))?;
             snapshot::load(&self.snapshot_file(&key), &pack)
         };
-        // Where nothing can be kept, there would be nothing to gain.
-        let can_keep = || self.snapshot_file(&key).parent().is_some_and(is_writable);
-        if !self.without_packs
-            && has_one().is_none()
-            && can_keep()
-            && let Err(reason) = snapshot::commission(program, &self.options, &key)
-        {
+        if self.without_packs || has_one().is_some() {
+            return;
+        }
+        let file = self.snapshot_file(&key);
+        let directory = file.parent().unwrap_or(Path::new("."));
+        // Where nothing can be kept, there would be nothing to gain. The other process takes over the seed of this one.
+        if !is_writable(directory) || hash_seed::keep(directory).is_err() {
+            return;
+        }
+        if let Err(reason) = snapshot::commission(program, &self.options, &key) {
             tracing::warn!(reason, "cannot make a snapshot: isolates take longer to start");
         }
     }

@@ -178,3 +178,37 @@ triggers:
         }
     }
 }
+
+#[test]
+fn a_server_starts_from_the_snapshot_that_it_has_had_made() {
+    // The package that reads the clock while it loads, as above, shows where it was evaluated.
+    let setup = Setup::new(
+        "
+jobs:
+  look: { adaptor: test=./test, trigger: any, expression: 'fn(state => ({ ...state, data: now }))' }
+triggers:
+  any: { criteria: {} }
+",
+    );
+    let manifest =
+        json!({ "name": "@test/test", "version": "1.0.0", "type": "module", "main": "index.js" }).to_string();
+    let adaptor = "
+        import lodash from 'lodash';
+        export const { now } = lodash;
+        export const fn = (f) => (state) => f(state);
+    ";
+    fs::create_dir_all(setup.path("test/node_modules/lodash")).unwrap();
+    let server = setup
+        .file("test/package.json", &manifest)
+        .file("test/index.js", adaptor)
+        .file(
+            "test/node_modules/lodash/package.json",
+            r#"{ "name": "lodash", "version": "4.0.0", "main": "index.js" }"#,
+        )
+        .file("test/node_modules/lodash/index.js", "exports.now = Date.now();")
+        .start();
+    let runs = [(); 3].map(|()| server.send_one(&json!({})));
+    let seen: Vec<_> =
+        runs.iter().map(|id| server.output(&server.run_in(id, "completed"), "look")["data"].clone()).collect();
+    assert!(seen.iter().all(|now| now.is_u64() && *now == seen[0]), "{seen:?}");
+}
