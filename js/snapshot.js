@@ -182,7 +182,11 @@ const RANDOM = [
 // From now on, modules are tainted that do while they are evaluated what a snapshot must not hold.
 export function rehearse() {
   const parts = { __proto__: null };
-  for (const part of PARTS) parts[`node:${part}`] = true;
+  for (const part of PARTS) {
+    parts[`node:${part}`] = true;
+    // They put names into the global scope when they are loaded, which is no module's doing.
+    core.createLazyLoader(`node:${part}`)();
+  }
   observe({
     __proto__: null,
     onBuiltin(name) {

@@ -7,7 +7,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::server::Setup;
-use crate::support::Run;
+use crate::support::{Run, store};
 
 /// What the last of several runs with one adaptor makes of its state, and each before it.
 fn runs(adaptor: &str, job: &str, times: usize) -> Vec<Value> {
@@ -70,6 +70,19 @@ fn what_stays_the_same_is_evaluated_once() {
         .file("adaptors/test/node_modules/lodash/index.js", "exports.now = Date.now();");
     let now: Vec<_> = (0..3).map(|_| run.go().completed()["now"].clone()).collect();
     assert!(now[0] != now[1] && now[1] == now[2], "{now:?}");
+}
+
+#[test]
+fn the_common_adaptor_is_evaluated_once() {
+    Run::of("job.js", "fn(state => state)").adaptor("common").go().completed();
+    let packs = fs::read_dir(store().join("node_modules/.fnhost/packs")).unwrap().flatten();
+    let of_common = |name: &str| name.starts_with("language-common-") && name.ends_with(".snapshot");
+    let file =
+        packs.map(|file| file.path()).find(|file| of_common(&file.file_name().unwrap().to_string_lossy())).unwrap();
+    // lodash is most of what it evaluates. V8 keeps its text in two bytes a character.
+    let text: Vec<u8> =
+        "Released under MIT license <https://lodash.com/license>".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(fs::read(file).unwrap().windows(text.len()).any(|window| window == text));
 }
 
 #[test]
