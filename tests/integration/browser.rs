@@ -26,7 +26,8 @@ pub struct Element<'a> {
 }
 
 impl Browser {
-    pub fn open(javascript: bool) -> Self {
+    /// The driver, and where it listens.
+    fn start_driver() -> Option<(Child, String)> {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -37,7 +38,15 @@ impl Browser {
         let port = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok).find_map(|line| {
             line.split_once("started successfully on port ").map(|(_, port)| port.trim_end_matches('.').to_owned())
         });
-        let address = format!("127.0.0.1:{}", port.expect("a port"));
+        if port.is_none() {
+            let _ = driver.wait();
+        }
+        port.map(|port| (driver, format!("127.0.0.1:{port}")))
+    }
+
+    pub fn open(javascript: bool) -> Self {
+        // It takes a port of IPv4 and hopes that the same of IPv6 is free.
+        let (driver, address) = (0..5).find_map(|_| Self::start_driver()).expect("chromedriver with a port");
         let mut browser = Self { driver, address, session: String::new() };
         let scripts = if javascript { 1 } else { 2 };
         let options = json!({
