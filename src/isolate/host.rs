@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Instant;
 
 use super::authorities::Authorities;
@@ -156,16 +156,13 @@ impl Host {
     }
 
     fn load_or_build(&self, key: &AdaptorKey) -> Result<AdaptorSet, RunError> {
-        Packages::refresh();
         if let Some(part) = self.part(key) {
             return Ok(part);
         }
-        let file = self.pack_file(key);
-        let stored = if self.without_packs { None } else { pack::load(&file) };
-        if let Some(pack) = stored.filter(|pack| self.is_current(pack)) {
-            let exports = pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect();
-            return Ok(self.set(key, exports, Ok(pack), file));
+        if let Some(stored) = self.stored(key) {
+            return Ok(stored);
         }
+        let file = self.pack_file(key);
         let entries = self.probe(key)?;
         let built = if self.without_packs {
             Err("packs are off".to_owned())
@@ -176,6 +173,18 @@ impl Host {
         // Now, not at the end: a process that is killed need not have packed for nothing.
         set.pack.iter().for_each(|pack| save(pack, &set.file));
         Ok(set)
+    }
+
+    /// A set whose pack is on disk.
+    fn stored(&self, key: &AdaptorKey) -> Option<AdaptorSet> {
+        if self.without_packs {
+            return None;
+        }
+        Packages::refresh();
+        let file = self.pack_file(key);
+        let pack = pack::load(&file).filter(|pack| self.is_current(pack))?;
+        let exports = pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect();
+        Some(self.set(key, exports, Ok(pack), file))
     }
 
     fn set(
@@ -229,12 +238,12 @@ impl Host {
     /// of a second.
     pub fn make_snapshot(&self, program: &Path, specifiers: &[String]) {
         let key = adaptor_key(specifiers);
-        let has_one = || {
-            let file = self.pack_file(&key);
-            let pack = pack::load(&file).filter(|pack| self.is_current(pack))?;
-            snapshot::load(&self.snapshot_file(&key), &pack)
-        };
-        if self.without_packs || has_one().is_some() {
+        if self.without_packs {
+            return;
+        }
+        if let Some(set) = self.stored(&key).filter(|set| set.snapshot.is_some()) {
+            let preparation = self.adaptors.lock().expect("adaptor sets").entry(key).or_default().clone();
+            preparation.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Arc::new(set));
             return;
         }
         let file = self.snapshot_file(&key);
