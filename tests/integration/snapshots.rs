@@ -3,6 +3,7 @@
 //! The first run with some adaptors has the snapshot made when it ends, and the later ones start from it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -70,6 +71,20 @@ fn what_stays_the_same_is_evaluated_once() {
         .file("adaptors/test/node_modules/lodash/index.js", "exports.now = Date.now();");
     let now: Vec<_> = (0..3).map(|_| run.go().completed()["now"].clone()).collect();
     assert!(now[0] != now[1] && now[1] == now[2], "{now:?}");
+}
+
+#[test]
+fn one_that_was_cut_is_made_anew() {
+    let adaptor = "export const look = () => (state) => ({ ...state, seen: true });";
+    let run = Run::of("job.js", "look()").local_adaptor("test", adaptor).env("FNHOST_REPO_DIR", "store");
+    run.go().completed();
+    let packs = fs::read_dir(run.path("store/node_modules/.fnhost/packs")).unwrap().flatten();
+    let is_snapshot = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "snapshot");
+    let file = packs.map(|file| file.path()).find(is_snapshot).unwrap();
+    let whole = fs::metadata(&file).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(whole / 2).unwrap();
+    assert_eq!(run.go().completed()["seen"], true);
+    assert!(fs::metadata(&file).unwrap().len() > whole / 2);
 }
 
 #[test]

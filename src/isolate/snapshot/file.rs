@@ -13,28 +13,30 @@ use crate::isolate::pack::{Pack, build_id};
 /// Bytes before the snapshot, which V8 wants aligned.
 const PAGE: usize = 4096;
 
-/// The snapshot at `path`. None if there is none, or it belongs to another build or pack.
+/// The snapshot at `path`. None if there is none, it belongs to another build or pack, or was cut.
 pub fn load(path: &Path, pack: &Pack) -> Option<Snapshot> {
     // Never unmapped: isolates may start from it until the process ends.
     let file: &'static Mmap = Box::leak(Box::new(mapped(path).ok()?));
     let (name, snapshot) = file.split_at_checked(PAGE)?;
-    (name == name_of(pack)).then_some(snapshot)
+    (name == name_of(snapshot, pack)).then_some(snapshot)
 }
 
 /// Writes a snapshot to `path`, whole or not at all.
 pub fn store(snapshot: &[u8], path: &Path, pack: &Pack) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(&name_of(pack))?;
+    file.write_all(&name_of(snapshot, pack))?;
     file.write_all(snapshot)?;
+    // A file that is there after the power failed must be whole: V8 ends where it reads a damaged one.
+    file.as_file().sync_all()?;
     // As packs: readable by whoever may read the packages beside it.
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     file.persist(path)?;
     Ok(())
 }
 
-/// What a snapshot was made by and of.
-fn name_of(pack: &Pack) -> Vec<u8> {
-    let mut name = format!("{} pack {:016x}", build_id(), pack.fingerprint()).into_bytes();
+/// What a snapshot was made by and of, and its bytes, by which one that was cut is known.
+fn name_of(snapshot: &[u8], pack: &Pack) -> Vec<u8> {
+    let mut name = format!("{} pack {:016x} bytes {}", build_id(), pack.fingerprint(), snapshot.len()).into_bytes();
     name.resize(PAGE, 0);
     name
 }
