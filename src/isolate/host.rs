@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Instant;
 
@@ -10,13 +10,13 @@ use super::authorities::Authorities;
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
 use super::hash_seed;
-use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
+use super::isolate_thread::{IsolateThread, Order, Plan, Purpose, release_memory};
 use super::limits::Limits;
-use super::pack::{self, Footprint, Pack};
+use super::pack::{self, Footprint, Habits, Pack};
 use super::packages::{LocalAdaptor, Packages};
 use super::permissions::Network;
 use super::run::{Job, LogSink, Outcome};
-use super::snapshot::{self, Snapshot};
+use super::snapshot::{self, Kept};
 use super::threads::Threads;
 use crate::compile::{self, Dialect};
 
@@ -69,9 +69,11 @@ pub struct AdaptorSet {
     pub unpacked: Option<String>,
     pub(super) pack: Option<Arc<Pack>>,
     /// What its isolates start from, if there is one.
-    snapshot: Option<Snapshot>,
+    snapshot: Option<Kept>,
     /// That of the last run, by which a warm isolate guesses what the next one will need.
     footprint: Mutex<Arc<Footprint>>,
+    /// A run was given an isolate that shows what runs load.
+    explored: AtomicBool,
     file: PathBuf,
 }
 
@@ -92,8 +94,26 @@ impl AdaptorSet {
     }
 
     /// An isolate for these adaptors with this limit of V8's heap in bytes.
-    pub(super) fn plan(&self, heap: usize) -> Plan {
-        Plan { snapshot: self.snapshot, pack: self.pack.clone(), ..Plan::plain(heap) }
+    fn plan(&self, heap: usize) -> Plan {
+        let snapshot = self.snapshot.map(|kept| kept.snapshot);
+        Plan { snapshot, pack: self.pack.clone(), ..Plan::plain(heap) }
+    }
+
+    /// An isolate for a run, likewise. If the snapshot was made before anything was known of what runs load, one of them
+    /// gets an isolate in which nothing is loaded, so that it shows.
+    pub(super) fn plan_for_work(&self, heap: usize) -> Plan {
+        let mut plan = Plan { purpose: Purpose::Work, ..self.plan(heap) };
+        let is_blind = self.snapshot.is_some_and(|kept| kept.habits == Habits::default().fingerprint());
+        if is_blind && !self.explored.swap(true, Ordering::Relaxed) {
+            plan.snapshot = None;
+        }
+        plan
+    }
+
+    /// Whether its snapshot holds what runs are known to load.
+    fn snapshot_is_current(&self) -> bool {
+        let habits = self.pack.as_ref().map(|pack| pack.habits().fingerprint());
+        self.snapshot.is_some_and(|kept| Some(kept.habits) == habits)
     }
 }
 
@@ -199,7 +219,15 @@ impl Host {
             Err(reason) => (None, Some(reason)),
         };
         let snapshot = pack.as_ref().and_then(|pack| snapshot::load(&self.snapshot_file(key), pack));
-        AdaptorSet { exports, unpacked, pack, snapshot, footprint: Mutex::default(), file }
+        AdaptorSet {
+            exports,
+            unpacked,
+            pack,
+            snapshot,
+            footprint: Mutex::default(),
+            explored: AtomicBool::default(),
+            file,
+        }
     }
 
     /// Whether the pack's adaptors are those that its specifiers lead to now: an install may have changed the default
@@ -223,17 +251,26 @@ impl Host {
         outcome.error.map_or(Ok(()), Err)
     }
 
-    /// Loads adaptors once and tells which modules of their pack may be evaluated in a snapshot.
+    /// Loads adaptors once and tells which modules of their pack are to be evaluated in a snapshot: of those that runs are
+    /// known to need, or else of those that load with the adaptors, the ones that may be.
     pub(super) fn rehearse(&self, specifiers: &[String]) -> Result<(Arc<AdaptorSet>, Vec<u32>), RunError> {
         let set = self.prepare(specifiers)?;
         let job = listing(specifiers)?;
-        let plan = Plan { rehearsal: true, ..set.plan(job.limits.heap) };
+        let plan = Plan { purpose: Purpose::Rehearsal, snapshot: None, ..set.plan(job.limits.heap) };
         let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
         set.pack.iter().for_each(|pack| save(pack, &set.file));
-        outcome.error.map_or(Ok((set, outcome.footprint.unwrap_or_default().modules)), Err)
+        if let Some(error) = outcome.error {
+            return Err(error);
+        }
+        let mut modules = outcome.footprint.unwrap_or_default().modules;
+        if let Some(habits) = set.pack.as_ref().map(|pack| pack.habits()).filter(Habits::are_known) {
+            modules.retain(|number| habits.modules().contains(number));
+        }
+        Ok((set, modules))
     }
 
-    /// Has a snapshot made for these adaptors by `program`, this very one, if they have none. A process that has isolates
+    /// Has a snapshot made for these adaptors by `program`, this very one, if they have none that holds what their runs are
+    /// known to load. A process that has isolates
     /// already cannot use it. What keeps it from being made costs time, and nothing else. Blocks while it is made, a quarter
     /// of a second.
     pub fn make_snapshot(&self, program: &Path, specifiers: &[String]) {
@@ -241,7 +278,7 @@ impl Host {
         if self.without_packs {
             return;
         }
-        if let Some(set) = self.stored(&key).filter(|set| set.snapshot.is_some()) {
+        if let Some(set) = self.stored(&key).filter(AdaptorSet::snapshot_is_current) {
             let preparation = self.adaptors.lock().expect("adaptor sets").entry(key).or_default().clone();
             preparation.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Arc::new(set));
             return;
@@ -257,9 +294,9 @@ impl Host {
         }
     }
 
-    /// Whether runs with these adaptors could start from a snapshot and do not.
+    /// Whether runs with these adaptors could start from a snapshot, or from a better one, and do not.
     pub fn lacks_snapshot(&self, specifiers: &[String]) -> bool {
-        self.prepared(&adaptor_key(specifiers)).is_some_and(|set| set.pack.is_some() && set.snapshot.is_none())
+        self.prepared(&adaptor_key(specifiers)).is_some_and(|set| set.pack.is_some() && !set.snapshot_is_current())
     }
 
     /// From now on, all sets of these adaptors are loaded from one pack and one snapshot, which a process can have only one
@@ -287,6 +324,7 @@ impl Host {
             pack: whole.pack.clone(),
             snapshot: whole.snapshot,
             footprint: Mutex::default(),
+            explored: AtomicBool::default(),
             file: whole.file.clone(),
         })
     }
@@ -362,7 +400,7 @@ impl Host {
     pub fn run(&self, job: Job, state: String, sink: LogSink) -> Outcome {
         match self.prepare(&job.adaptors) {
             Ok(set) => {
-                let mut plan = set.plan(job.limits.heap);
+                let mut plan = set.plan_for_work(job.limits.heap);
                 // What is intercepted must be replaced before any adaptor is evaluated.
                 plan.snapshot = plan.snapshot.filter(|_| !job.test);
                 self.run_in(plan, job, state, sink)

@@ -331,7 +331,7 @@ impl Pool {
                 pool.tend();
             }
         };
-        let plan = Plan { footprint: set.footprint(), ..set.plan(kind.heap) };
+        let plan = Plan { footprint: set.footprint(), ..set.plan_for_work(kind.heap) };
         if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, plan, made) {
             self.created.fetch_add(1, Ordering::Relaxed);
             spares.begin(kind, isolate);
@@ -345,7 +345,7 @@ impl Pool {
             self.warm_runs.fetch_add(1, Ordering::Relaxed);
             return Ok((isolate, true));
         }
-        let isolate = IsolateThread::start(&self.host, set.plan(kind.heap))?;
+        let isolate = IsolateThread::start(&self.host, set.plan_for_work(kind.heap))?;
         self.cold_runs.fetch_add(1, Ordering::Relaxed);
         self.created.fetch_add(1, Ordering::Relaxed);
         Ok((isolate, false))
