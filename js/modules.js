@@ -118,7 +118,8 @@ function getter(get) {
 const builtins = { __proto__: null };
 
 function builtin(name) {
-  observer?.onBuiltin(name);
+  const watched = observer?.onBuiltin(name);
+  if (watched !== undefined) return watched;
   const known = builtins[name];
   if (known !== undefined) return known;
   const namespace = core.createLazyLoader(name)();
@@ -310,7 +311,8 @@ const tainted = { __proto__: null };
 // Numbers of the modules that the isolate's snapshot had evaluated.
 const inSnapshot = { __proto__: null };
 
-// In a rehearsal, told of each part of the Node layer that is read, and of each module before it is evaluated and after.
+// In a rehearsal, told of each part of the Node layer that is read, for which it may give another, and of each module
+// before it is evaluated and after.
 let observer;
 
 export function observe(by) {

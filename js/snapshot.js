@@ -271,10 +271,12 @@ const isPart = (specifier) => ArrayPrototypeSome(PARTS, (part) => specifier === 
 export function rehearse(numbers) {
   // They put names into the global scope when they are loaded, which is no module's doing.
   for (const part of PARTS) core.createLazyLoader(`node:${part}`)();
+  const watchedHooks = watchPerformance(core.createLazyLoader("node:perf_hooks")());
   observe({
     __proto__: null,
     onBuiltin(name) {
       if (!isPart(name)) taint();
+      return name === "node:perf_hooks" ? watchedHooks : undefined;
     },
     beforeModule(builtins) {
       const before = surface(builtins);
@@ -360,6 +362,19 @@ function watchFunction(object, key) {
       return ReflectGet(target, name);
     },
   });
+}
+
+// The part of the Node layer that tells the time, where only having it does no harm.
+function watchPerformance(hooks) {
+  const performance = new Proxy(hooks.performance, {
+    __proto__: null,
+    get(target, name) {
+      taint();
+      const value = target[name];
+      return typeof value === "function" ? FunctionPrototypeBind(value, target) : value;
+    },
+  });
+  return { ...hooks, performance, default: { ...hooks.default, performance } };
 }
 
 // Packages that read the clock while they are evaluated, only to see later that it was long ago.

@@ -44,9 +44,9 @@ pub struct Host {
     pub(super) threads: Threads,
     /// Bytes in ArrayBuffers of all isolates.
     pub(super) buffers: Arc<AtomicUsize>,
-    /// Directory of packs on disk.
+    /// Directory of packs in the store.
     pack_dir: Arc<PathBuf>,
-    /// That of packs which cannot be kept there.
+    /// Where packs and snapshots are kept if not there.
     other_pack_dir: Option<Arc<PathBuf>>,
     without_packs: bool,
     options: Arc<HostOptions>,
@@ -88,9 +88,10 @@ impl AdaptorSet {
         self.footprint.lock().expect("footprint").clone()
     }
 
-    /// Remembers what a run loaded.
-    pub(super) fn set_footprint(&self, footprint: Footprint) {
+    /// Remembers what a run loaded. Returns whether it should be on disk soon.
+    pub(super) fn set_footprint(&self, footprint: Footprint) -> bool {
         *self.footprint.lock().expect("footprint") = Arc::new(footprint);
+        self.pack.as_ref().is_some_and(|pack| pack.take_learned())
     }
 
     /// An isolate for these adaptors with this limit of V8's heap in bytes.
@@ -182,14 +183,13 @@ impl Host {
         if let Some(stored) = self.stored(key) {
             return Ok(stored);
         }
-        let file = self.pack_file(key);
         let entries = self.probe(key)?;
         let built = if self.without_packs {
             Err("packs are off".to_owned())
         } else {
             pack::build(&self.packages, entries.clone()).map_err(|error| error.to_string())
         };
-        let set = self.set(key, entries.into_iter().collect(), built, file);
+        let set = self.set(key, entries.into_iter().collect(), built);
         // Now, not at the end: a process that is killed need not have packed for nothing.
         set.pack.iter().for_each(|pack| save(pack, &set.file));
         Ok(set)
@@ -201,24 +201,19 @@ impl Host {
             return None;
         }
         Packages::refresh();
-        let file = self.pack_file(key);
-        let pack = pack::load(&file).filter(|pack| self.is_current(pack))?;
+        let pack =
+            self.places(&pack_name(key)).find_map(|file| pack::load(&file).filter(|pack| self.is_current(pack)))?;
         let exports = pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect();
-        Some(self.set(key, exports, Ok(pack), file))
+        Some(self.set(key, exports, Ok(pack)))
     }
 
-    fn set(
-        &self,
-        key: &AdaptorKey,
-        exports: HashMap<String, Vec<String>>,
-        pack: Result<Pack, String>,
-        file: PathBuf,
-    ) -> AdaptorSet {
+    fn set(&self, key: &AdaptorKey, exports: HashMap<String, Vec<String>>, pack: Result<Pack, String>) -> AdaptorSet {
         let (pack, unpacked) = match pack {
             Ok(pack) => (Some(Arc::new(pack)), None),
             Err(reason) => (None, Some(reason)),
         };
         let snapshot = pack.as_ref().and_then(|pack| snapshot::load(&self.snapshot_file(key), pack));
+        let file = self.place(&pack_name(key));
         AdaptorSet {
             exports,
             unpacked,
@@ -258,7 +253,6 @@ impl Host {
         let job = listing(specifiers)?;
         let plan = Plan { purpose: Purpose::Rehearsal, snapshot: None, ..set.plan(job.limits.heap) };
         let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
-        set.pack.iter().for_each(|pack| save(pack, &set.file));
         if let Some(error) = outcome.error {
             return Err(error);
         }
@@ -329,21 +323,19 @@ impl Host {
         })
     }
 
-    fn pack_file(&self, key: &AdaptorKey) -> PathBuf {
-        self.kept(&format!("{}.pack", file_name(key)))
-    }
-
     pub(super) fn snapshot_file(&self, key: &AdaptorKey) -> PathBuf {
-        self.kept(&format!("{}.snapshot", file_name(key)))
+        self.place(&format!("{}.snapshot", file_name(key)))
     }
 
-    /// Where something is kept that was made of adaptors, or can be.
-    fn kept(&self, name: &str) -> PathBuf {
-        let file = self.pack_dir.join(name);
-        match &self.other_pack_dir {
-            Some(other) if !file.exists() => other.join(name),
-            _ => file,
-        }
+    /// Where something is to be kept that was made of adaptors.
+    fn place(&self, name: &str) -> PathBuf {
+        self.other_pack_dir.as_ref().unwrap_or(&self.pack_dir).join(name)
+    }
+
+    /// Where a pack may be: that of a store which cannot be written is good until runs have shown what they need.
+    fn places(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        let other = self.other_pack_dir.as_ref().map(|other| other.join(name));
+        other.into_iter().chain([self.pack_dir.join(name)])
     }
 
     /// The pack of a set of adaptors for another place: as if the store were in the directory `root`, with files of the
@@ -368,7 +360,7 @@ impl Host {
         }
         let bytes = pack::to_bytes(&pack)
             .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
-        Ok(Some((format!("{}.pack", file_name(&key)), bytes)))
+        Ok(Some((pack_name(&key), bytes)))
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.
@@ -459,6 +451,10 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         traceparent: None,
         tenant: None,
     })
+}
+
+fn pack_name(specifiers: &[String]) -> String {
+    format!("{}.pack", file_name(specifiers))
 }
 
 /// A file name for a set of adaptors: readable where it is short, and distinct.

@@ -264,8 +264,11 @@ impl Pool {
                     self.keep(lodging, isolate, &outcome);
                 }
                 let loaded = outcome.footprint.take().filter(|_| outcome.error.is_none());
-                if let (Some(set), Some(footprint)) = (set, loaded) {
-                    set.set_footprint(footprint);
+                if let (Some(set), Some(footprint)) = (set, loaded)
+                    && set.set_footprint(footprint)
+                {
+                    let host = self.host.clone();
+                    tokio::task::spawn_blocking(move || host.save_packs());
                 }
                 outcome
             }

@@ -84,6 +84,8 @@ pub struct Pack {
     pub entries: HashMap<String, Entry>,
     code: RwLock<HashMap<String, Arc<[u8]>>>,
     habits: Mutex<Habits>,
+    /// Something was learned since [`Self::take_learned`].
+    learned: AtomicBool,
     /// Not all of it is on disk.
     dirty: AtomicBool,
     /// Jobs that were made functions, by the code of their modules.
@@ -103,6 +105,7 @@ impl Pack {
             entries,
             code: RwLock::new(code),
             habits: Mutex::new(habits),
+            learned: AtomicBool::default(),
             dirty: AtomicBool::new(dirty),
             jobs: Mutex::default(),
         }
@@ -158,8 +161,14 @@ impl Pack {
     /// Remembers what a run loaded. `whole` is set if it had an isolate in which nothing was loaded before.
     pub fn learn(&self, footprint: &Footprint, whole: bool) {
         if self.habits.lock().expect("habits").learn(footprint, whole) {
+            self.learned.store(true, Ordering::Release);
             self.dirty.store(true, Ordering::Release);
         }
+    }
+
+    /// True once after something was learned.
+    pub fn take_learned(&self) -> bool {
+        self.learned.swap(false, Ordering::AcqRel)
     }
 
     /// Names the files of the pack, and their versions.
