@@ -100,15 +100,17 @@ impl AdaptorSet {
         Plan { snapshot, pack: self.pack.clone(), ..Plan::plain(heap) }
     }
 
-    /// An isolate for a run, likewise. If the snapshot was made before anything was known of what runs load, one of them
-    /// gets an isolate in which nothing is loaded, so that it shows.
+    /// An isolate for a run, likewise.
     pub(super) fn plan_for_work(&self, heap: usize) -> Plan {
-        let mut plan = Plan { purpose: Purpose::Work, ..self.plan(heap) };
+        Plan { purpose: Purpose::Work, ..self.plan(heap) }
+    }
+
+    /// An isolate for the first run if the snapshot was made before anything was known of what runs load: one in which
+    /// nothing is loaded, so that it shows.
+    pub(super) fn plan_to_explore(&self, heap: usize) -> Option<Plan> {
         let is_blind = self.snapshot.is_some_and(|kept| kept.habits == Habits::default().fingerprint());
-        if is_blind && !self.explored.swap(true, Ordering::Relaxed) {
-            plan.snapshot = None;
-        }
-        plan
+        let explores = is_blind && !self.explored.swap(true, Ordering::Relaxed);
+        explores.then(|| Plan { snapshot: None, ..self.plan_for_work(heap) })
     }
 
     /// Whether its snapshot holds what runs are known to load.
@@ -392,9 +394,13 @@ impl Host {
     pub fn run(&self, job: Job, state: String, sink: LogSink) -> Outcome {
         match self.prepare(&job.adaptors) {
             Ok(set) => {
-                let mut plan = set.plan_for_work(job.limits.heap);
-                // What is intercepted must be replaced before any adaptor is evaluated.
-                plan.snapshot = plan.snapshot.filter(|_| !job.test);
+                let heap = job.limits.heap;
+                let plan = if job.test {
+                    // What is intercepted must be replaced before any adaptor is evaluated.
+                    Plan { snapshot: None, ..set.plan_for_work(heap) }
+                } else {
+                    set.plan_to_explore(heap).unwrap_or_else(|| set.plan_for_work(heap))
+                };
                 self.run_in(plan, job, state, sink)
             }
             Err(error) => Outcome::failed(error),

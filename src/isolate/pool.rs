@@ -343,12 +343,14 @@ impl Pool {
 
     /// A spare, or an isolate that is only being made. The second value tells whether it is a spare.
     fn isolate(self: &Arc<Self>, set: &AdaptorSet, kind: &Kind) -> Result<(IsolateThread, bool), RunError> {
-        let spare = self.spares().take(kind);
+        let exploration = set.plan_to_explore(kind.heap);
+        let spare = if exploration.is_none() { self.spares().take(kind) } else { None };
         if let Some(isolate) = spare.filter(|spare| !spare.tripwire.is_lost()) {
             self.warm_runs.fetch_add(1, Ordering::Relaxed);
             return Ok((isolate, true));
         }
-        let isolate = IsolateThread::start(&self.host, set.plan_for_work(kind.heap))?;
+        let plan = exploration.unwrap_or_else(|| set.plan_for_work(kind.heap));
+        let isolate = IsolateThread::start(&self.host, plan)?;
         self.cold_runs.fetch_add(1, Ordering::Relaxed);
         self.created.fetch_add(1, Ordering::Relaxed);
         Ok((isolate, false))
