@@ -229,7 +229,7 @@ impl ModuleLoader for JobLoader {
     // this program, so the specifier alone is the key; a pack belongs to one build.
     fn get_code_cache(&self, specifier: &ModuleSpecifier, _source: &str) -> Option<SourceCodeCacheInfo> {
         self.scripts.borrow_mut().push(specifier.as_str().to_owned());
-        let data = self.pack.as_ref()?.code(specifier.as_str()).map(|code| Cow::Owned(code.to_vec()));
+        let data = self.pack.as_ref()?.code(specifier.as_str()).map(Cow::from);
         // Without data, or with data that V8 does not accept, an answer asks for a new cache.
         if self.snapshotting {
             return None;

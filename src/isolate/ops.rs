@@ -154,9 +154,9 @@ pub fn op_fnhost_compile<'s>(
         Ok(v8::String::new(scope, text).ok_or_else(|| JsErrorBox::generic("a string too large for V8"))?.into())
     };
     let source = if module.source.is_ascii() {
-        v8::String::new_external_onebyte_static(scope, module.source.as_bytes())
+        v8::String::new_external_onebyte_static(scope, module.source)
     } else {
-        v8::String::new(scope, module.source)
+        v8::String::new_from_utf8(scope, module.source, v8::NewStringType::Normal)
     }
     .ok_or_else(|| JsErrorBox::generic("a module too large for V8"))?;
     let url = Url::from_file_path(&module.path).map_err(|()| JsErrorBox::generic("a module without a path"))?;

@@ -13,8 +13,10 @@ mod disk;
 mod habits;
 mod transform;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -50,8 +52,8 @@ pub enum Target {
 pub struct Module {
     pub path: PathBuf,
     pub kind: Kind,
-    /// Function body, or JSON text. Lives as long as the process: V8 reads it in place.
-    pub source: &'static str,
+    /// Function body, or JSON text, in UTF-8. Lives as long as the process: V8 reads it in place.
+    pub source: &'static [u8],
     /// Specifier as written and where it leads, in the order of import numbers.
     pub targets: Vec<(String, Target)>,
     /// Size and modification time of the file (nanoseconds since 1970), by which a stale pack is known.
@@ -74,6 +76,35 @@ pub struct Footprint {
     pub modules: Vec<u32>,
 }
 
+/// A code cache.
+#[derive(Clone)]
+pub enum Code {
+    /// In the pack's file.
+    Stored(&'static [u8]),
+    /// Made by a run of this process.
+    Made(Arc<[u8]>),
+}
+
+impl Deref for Code {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Stored(bytes) => bytes,
+            Self::Made(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Code> for Cow<'static, [u8]> {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Stored(bytes) => Cow::Borrowed(bytes),
+            Code::Made(bytes) => Cow::Owned(bytes.to_vec()),
+        }
+    }
+}
+
 /// Jobs that a pack keeps as functions. More are made anew now and then.
 const MOST_JOBS: usize = 1000;
 
@@ -82,7 +113,7 @@ pub struct Pack {
     pub modules: Vec<Module>,
     /// Import specifier → adaptor.
     pub entries: HashMap<String, Entry>,
-    code: RwLock<HashMap<String, Arc<[u8]>>>,
+    code: RwLock<HashMap<String, Code>>,
     habits: Mutex<Habits>,
     /// Something was learned since [`Self::take_learned`].
     learned: AtomicBool,
@@ -96,7 +127,7 @@ impl Pack {
     fn new(
         modules: Vec<Module>,
         entries: HashMap<String, Entry>,
-        code: HashMap<String, Arc<[u8]>>,
+        code: HashMap<String, Code>,
         habits: Habits,
         dirty: bool,
     ) -> Self {
@@ -143,13 +174,13 @@ impl Pack {
     }
 
     /// The code cache stored under `key`: a module number, or the specifier and content hash of a built-in script.
-    pub fn code(&self, key: &str) -> Option<Arc<[u8]>> {
+    pub fn code(&self, key: &str) -> Option<Code> {
         self.code.read().expect("code cache").get(key).cloned()
     }
 
     /// Keeps a code cache for later isolates.
     pub fn put_code(&self, key: String, code: Arc<[u8]>) {
-        self.code.write().expect("code cache").insert(key, code);
+        self.code.write().expect("code cache").insert(key, Code::Made(code));
         self.dirty.store(true, Ordering::Release);
     }
 
