@@ -12,7 +12,7 @@ use super::error::{RunError, Severity};
 use super::hash_seed;
 use super::isolate_thread::{IsolateThread, Order, Plan, Purpose, release_memory};
 use super::limits::Limits;
-use super::pack::{self, Footprint, Habits, Pack};
+use super::pack::{self, Evaluated, Footprint, Habits, Pack};
 use super::packages::{LocalAdaptor, Packages};
 use super::permissions::Network;
 use super::run::{Job, LogSink, Outcome};
@@ -248,21 +248,15 @@ impl Host {
         outcome.error.map_or(Ok(()), Err)
     }
 
-    /// Loads adaptors once and tells which modules of their pack are to be evaluated in a snapshot: of those that runs are
-    /// known to need, or else of those that load with the adaptors, the ones that may be.
-    pub(super) fn rehearse(&self, specifiers: &[String]) -> Result<(Arc<AdaptorSet>, Vec<u32>), RunError> {
+    /// Tells which modules of these adaptors' pack are to be evaluated in a snapshot: of those that runs are known to need,
+    /// or else of those that load with the adaptors, the ones that may be.
+    pub(super) fn rehearse(&self, specifiers: &[String]) -> Result<(Arc<AdaptorSet>, Vec<Evaluated>), RunError> {
         let set = self.prepare(specifiers)?;
-        let job = listing(specifiers)?;
+        let are_known = set.pack.as_ref().is_some_and(|pack| pack.habits().are_known());
+        let job = listing(if are_known { &[] } else { specifiers })?;
         let plan = Plan { purpose: Purpose::Rehearsal, snapshot: None, ..set.plan(job.limits.heap) };
         let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
-        if let Some(error) = outcome.error {
-            return Err(error);
-        }
-        let mut modules = outcome.footprint.unwrap_or_default().modules;
-        if let Some(habits) = set.pack.as_ref().map(|pack| pack.habits()).filter(Habits::are_known) {
-            modules.retain(|number| habits.modules().contains(number));
-        }
-        Ok((set, modules))
+        outcome.error.map_or(Ok((set, outcome.footprint.unwrap_or_default().modules)), Err)
     }
 
     /// Has a snapshot made for these adaptors by `program`, this very one, if they have none that holds what their runs are

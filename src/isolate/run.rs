@@ -25,7 +25,7 @@ use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::machine::WorkingDirectory;
 use super::ops::{self, PackInUse};
-use super::pack::{Footprint, Pack};
+use super::pack::{Evaluated, Footprint, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
 use super::snapshot::Stay;
@@ -348,10 +348,10 @@ impl Isolate {
             };
             let _ = self.entry.call(runtime, &self.entry.load_ahead, &arguments);
         }
-        for number in &footprint.modules {
+        for module in &footprint.modules {
             let argument = {
                 deno_core::scope!(scope, runtime);
-                let number: v8::Local<v8::Value> = v8::Integer::new_from_unsigned(scope, *number).into();
+                let number: v8::Local<v8::Value> = v8::Integer::new_from_unsigned(scope, module.number).into();
                 v8::Global::new(scope, number)
             };
             let _ = self.entry.call(runtime, &self.entry.compile_ahead, &[argument]);
@@ -364,7 +364,7 @@ impl Isolate {
         let runtime = &mut self.worker.js_runtime;
         let numbers = {
             deno_core::scope!(scope, runtime);
-            let numbers = habits.modules().iter().map(|&number| v8::Integer::new_from_unsigned(scope, number).into());
+            let numbers = habits.roots().iter().map(|&number| v8::Integer::new_from_unsigned(scope, number).into());
             let numbers: Vec<v8::Local<v8::Value>> = numbers.collect();
             let numbers: v8::Local<v8::Value> = v8::Array::new_with_elements(scope, &numbers).into();
             v8::Global::new(scope, numbers)
@@ -495,8 +495,15 @@ impl Isolate {
         let this = v8::undefined(scope).into();
         let numbers = function.call(scope, this, &[]).and_then(|numbers| numbers.try_cast::<v8::Array>().ok());
         let modules = numbers.map_or_else(Vec::new, |numbers| {
-            let number = |index| numbers.get_index(scope, index)?.uint32_value(scope);
-            (0..numbers.length()).filter_map(number).collect()
+            let number = |index| numbers.get_index(scope, index)?.integer_value(scope);
+            let module = |index| {
+                Some(Evaluated {
+                    number: number(index)? as u32,
+                    parent: number(index + 1)?.try_into().ok(),
+                    is_root: number(index + 2)? == 1,
+                })
+            };
+            (0..numbers.length()).step_by(3).filter_map(|index| module(index)).collect()
         });
         Footprint { scripts: self.loader.scripts(), modules }
     }

@@ -16,8 +16,8 @@ use super::Footprint;
 pub struct Habits {
     /// A run has shown all that it needs.
     known: bool,
-    /// Numbers of the pack's modules.
-    modules: BTreeSet<u32>,
+    /// Numbers of the pack's modules whose evaluation brings all others, in the order of it.
+    roots: Vec<u32>,
     /// Specifiers of the runtime's own scripts.
     scripts: BTreeSet<String>,
 }
@@ -28,8 +28,8 @@ impl Habits {
         self.known
     }
 
-    pub fn modules(&self) -> &BTreeSet<u32> {
-        &self.modules
+    pub fn roots(&self) -> &[u32] {
+        &self.roots
     }
 
     pub fn scripts(&self) -> &BTreeSet<String> {
@@ -41,11 +41,15 @@ impl Habits {
         if !self.known && !whole {
             return false;
         }
-        let before = (self.known, self.modules.len(), self.scripts.len());
+        let before = (self.known, self.roots.len(), self.scripts.len());
         self.known = true;
-        self.modules.extend(&footprint.modules);
+        for root in footprint.modules.iter().filter(|module| module.is_root) {
+            if !self.roots.contains(&root.number) {
+                self.roots.push(root.number);
+            }
+        }
         self.scripts.extend(footprint.scripts.iter().cloned());
-        before != (self.known, self.modules.len(), self.scripts.len())
+        before != (self.known, self.roots.len(), self.scripts.len())
     }
 
     /// The same for the same habits, in every process.
@@ -59,9 +63,11 @@ impl Habits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isolate::pack::Evaluated;
 
-    fn footprint(modules: &[u32], scripts: &[&str]) -> Footprint {
-        Footprint { modules: modules.to_vec(), scripts: scripts.iter().map(|&script| script.to_owned()).collect() }
+    fn footprint(roots: &[u32], scripts: &[&str]) -> Footprint {
+        let roots = roots.iter().map(|&number| Evaluated { number, parent: None, is_root: true });
+        Footprint { modules: roots.collect(), scripts: scripts.iter().map(|&script| script.to_owned()).collect() }
     }
 
     #[test]
@@ -72,6 +78,6 @@ mod tests {
         assert!(habits.learn(&footprint(&[2], &["node:http"]), true));
         assert!(habits.learn(&footprint(&[3], &[]), false));
         assert!(!habits.learn(&footprint(&[2, 3], &["node:http"]), true));
-        assert_eq!(habits.modules().iter().copied().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(habits.roots(), [2, 3]);
     }
 }

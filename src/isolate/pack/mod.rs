@@ -72,8 +72,18 @@ pub struct Entry {
 pub struct Footprint {
     /// Specifiers of the runtime's own scripts, in the order in which they were loaded.
     pub scripts: Vec<String>,
-    /// Numbers of the pack's modules.
-    pub modules: Vec<u32>,
+    /// Modules of the pack, in the order in which their evaluation began.
+    pub modules: Vec<Evaluated>,
+}
+
+/// A module that was evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evaluated {
+    pub number: u32,
+    /// The CommonJS module that required it.
+    pub parent: Option<u32>,
+    /// A job was the first to need it, or an adaptor that waits with what it imports.
+    pub is_root: bool,
 }
 
 /// A code cache.

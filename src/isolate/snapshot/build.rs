@@ -16,7 +16,7 @@ use crate::isolate::host::Host;
 use crate::isolate::loader::JobLoader;
 use crate::isolate::machine::WorkingDirectory;
 use crate::isolate::ops::{self, PackInUse};
-use crate::isolate::pack::Pack;
+use crate::isolate::pack::{Evaluated, Pack};
 use crate::isolate::permissions::{self, Network};
 use crate::isolate::run::bootstrap_options;
 
@@ -28,7 +28,7 @@ const STACK: usize = 8 << 20;
 
 /// Takes a snapshot in which these modules of the pack are evaluated, and the parts of the runtime that its runs need. V8
 /// may end the process.
-pub fn build(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, String> {
+pub fn build(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]>, String> {
     let blob = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("snapshot".into()).stack_size(STACK);
         let thread = thread.spawn_scoped(scope, || take(host, pack, modules)).map_err(|error| error.to_string())?;
@@ -58,7 +58,7 @@ fn extensions(host: &Host) -> Vec<Extension> {
     extensions
 }
 
-fn take(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, String> {
+fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]>, String> {
     hash_seed::get();
     compile_eagerly(true);
     let _stay = Stay::begin(None);
@@ -100,8 +100,9 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, Str
         })?;
     }
     call(&mut runtime, "__fnhost", "evaluateAhead", |scope| {
-        let number = |number: &u32| v8::Integer::new_from_unsigned(scope, *number).into();
-        let numbers: Vec<_> = modules.iter().map(number).collect();
+        let pair = |module: &Evaluated| [module.number as i32, module.parent.map_or(-1, |parent| parent as i32)];
+        let numbers: Vec<_> =
+            modules.iter().flat_map(pair).map(|number| v8::Integer::new(scope, number).into()).collect();
         vec![v8::Array::new_with_elements(scope, &numbers).into()]
     })?;
     call(&mut runtime, "__fnhost", "endSnapshot", |_| vec![])?;
