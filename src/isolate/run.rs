@@ -25,7 +25,7 @@ use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::machine::WorkingDirectory;
 use super::ops::{self, PackInUse};
-use super::pack::{Evaluated, Footprint, Pack};
+use super::pack::{CodeCaches, Evaluated, Footprint, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
 use super::snapshot::Stay;
@@ -253,7 +253,8 @@ impl Isolate {
     pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<Self, String> {
         hash_seed::get();
         let mut stay = Stay::begin(plan.snapshot);
-        let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone()));
+        let caches = plan.pack.clone().map(|pack| CodeCaches::new(pack, stay.snapshot.is_some()));
+        let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone(), caches.clone()));
         let buffers = BufferAccount::new(tripwire.clone(), host.buffers.clone());
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
@@ -297,8 +298,8 @@ impl Isolate {
             let mut state = state.borrow_mut();
             state.put(WorkingDirectory(host.packages.directory().to_string_lossy().into_owned()));
             state.put(buffers.clone());
-            if let Some(pack) = plan.pack.clone() {
-                state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
+            if let (Some(pack), Some(caches)) = (plan.pack.clone(), caches) {
+                state.put(PackInUse::new(pack, host.packages.clone(), caches));
             }
             state.put(WatcherExitHandle(handle));
         }

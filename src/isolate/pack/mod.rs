@@ -115,6 +115,36 @@ impl From<Code> for Cow<'static, [u8]> {
     }
 }
 
+/// The code caches of a pack for one kind of isolates. V8 accepts one only where the read-only heap is that of the isolate
+/// which made it, and that comes with the snapshot.
+#[derive(Clone)]
+pub struct CodeCaches {
+    pack: Arc<Pack>,
+    from_own_snapshot: bool,
+}
+
+impl CodeCaches {
+    /// For isolates that start from a snapshot of the pack, or from the runtime's own.
+    pub fn new(pack: Arc<Pack>, from_own_snapshot: bool) -> Self {
+        Self { pack, from_own_snapshot }
+    }
+
+    /// `key` is a module number, or the specifier of one of the runtime's own scripts.
+    pub fn get(&self, key: &str) -> Option<Code> {
+        self.pack.code.read().expect("code cache").get(&*self.place(key)).cloned()
+    }
+
+    /// Keeps a code cache for later isolates.
+    pub fn put(&self, key: &str, code: Arc<[u8]>) {
+        self.pack.code.write().expect("code cache").insert(self.place(key).into_owned(), Code::Made(code));
+        self.pack.dirty.store(true, Ordering::Release);
+    }
+
+    fn place<'a>(&self, key: &'a str) -> Cow<'a, str> {
+        if self.from_own_snapshot { Cow::Owned(format!("{key} from snapshot")) } else { Cow::Borrowed(key) }
+    }
+}
+
 /// Jobs that a pack keeps as functions. More are made anew now and then.
 const MOST_JOBS: usize = 1000;
 
@@ -181,17 +211,6 @@ impl Pack {
             Module { path, targets, stamp: (module.stamp.0, modified), ..module }
         });
         Self::new(modules.collect(), self.entries, HashMap::new(), Habits::default(), true)
-    }
-
-    /// The code cache stored under `key`: a module number, or the specifier and content hash of a built-in script.
-    pub fn code(&self, key: &str) -> Option<Code> {
-        self.code.read().expect("code cache").get(key).cloned()
-    }
-
-    /// Keeps a code cache for later isolates.
-    pub fn put_code(&self, key: String, code: Arc<[u8]>) {
-        self.code.write().expect("code cache").insert(key, Code::Made(code));
-        self.dirty.store(true, Ordering::Release);
     }
 
     /// What runs are known to load.

@@ -16,7 +16,7 @@ use crate::isolate::host::Host;
 use crate::isolate::loader::JobLoader;
 use crate::isolate::machine::WorkingDirectory;
 use crate::isolate::ops::{self, PackInUse};
-use crate::isolate::pack::{Evaluated, Pack};
+use crate::isolate::pack::{CodeCaches, Evaluated, Pack};
 use crate::isolate::permissions::{self, Network};
 use crate::isolate::run::bootstrap_options;
 
@@ -67,8 +67,9 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]
     let _entered = event_loop.enter();
     // Without it, no object of the runtime could be made that is also one of Rust's.
     let cpp_heap = v8::cppgc::Heap::create(v8::V8::get_current_platform(), v8::cppgc::HeapCreateParams::default());
+    // V8 makes no code caches while a snapshot is taken, so the loader gets none.
     let mut runtime = JsRuntimeForSnapshot::try_new(RuntimeOptions {
-        module_loader: Some(Rc::new(JobLoader::for_snapshot(host.packages.clone(), pack.clone()))),
+        module_loader: Some(Rc::new(JobLoader::new(host.packages.clone(), Some(pack.clone()), None))),
         startup_snapshot: deno_snapshots::CLI_SNAPSHOT,
         residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
         residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,
@@ -86,7 +87,7 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]
         state.put(runtime_ops::TestingFeaturesEnabled(false));
         state.put(Arc::new(FeatureChecker::default()));
         state.put(bootstrap_options());
-        state.put(PackInUse { pack: pack.clone(), packages: host.packages.clone(), compiled: Vec::new() });
+        state.put(PackInUse::new(pack.clone(), host.packages.clone(), CodeCaches::new(pack.clone(), false)));
     }
     compile_eagerly(false);
     call(&mut runtime, "bootstrap", "mainRuntime", |scope| vec![bootstrap_options().as_v8(scope)])?;
