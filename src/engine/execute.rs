@@ -123,8 +123,8 @@ impl Engine {
     /// JSON text, an object; None: it is not kept any more.
     async fn state_for(&self, task: &Task, run: &Run, workflow: &Workflow) -> Result<Option<Arc<str>>, StoreError> {
         let recent = match &task.input {
-            TaskInput::Message => run.message.and_then(|id| self.shared.recent.get(id.as_bytes())),
-            TaskInput::Output(attempt) => self.shared.recent.get(attempt.as_bytes()),
+            TaskInput::Message => run.message.and_then(|id| self.shared.recent.take(id.as_bytes())),
+            TaskInput::Output(attempt) => self.shared.recent.take(attempt.as_bytes()),
             TaskInput::Cursor | TaskInput::State(_) => None,
         };
         if recent.is_some() {
@@ -180,10 +180,8 @@ impl Engine {
         let mut then = self.then(claimed, definition.as_deref(), &attempt, now);
         let _between = self.shared.claiming.read().await;
         let ours = self.follow_at_once(claimed, &mut then, now);
-        if let (Then::Next { tasks, .. }, Some(output)) = (&then, &output)
-            && !tasks.is_empty()
-        {
-            self.shared.recent.put(attempt.id.as_bytes(), output.clone());
+        if let (Then::Next { tasks, .. }, Some(output)) = (&then, &output) {
+            self.shared.recent.put(attempt.id.as_bytes(), output.clone(), tasks.len());
         }
         let keep_cursor =
             outcome == AttemptOutcome::Success && definition.as_deref().is_some_and(Definition::keeps_cursor);

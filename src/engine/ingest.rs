@@ -109,10 +109,14 @@ impl Engine {
         let runs = start.runs(&entrances);
         let receipt = Receipt { message: message.id, runs: names(&runs), duplicate: false };
         if !runs.is_empty() && start.run_at <= now {
-            self.shared.recent.put(message.id.as_bytes(), message_state(&message).into());
+            let tasks = runs.iter().map(|new| new.tasks.len()).sum();
+            self.shared.recent.put(message.id.as_bytes(), message_state(&message).into(), tasks);
         }
         match self.admit(Intake { message: Some(message), runs, ..Intake::default() }).await? {
-            Admitted::Duplicate { message, runs } => Ok(Receipt { message, runs, duplicate: true }),
+            Admitted::Duplicate { message, runs } => {
+                self.shared.recent.forget(receipt.message.as_bytes());
+                Ok(Receipt { message, runs, duplicate: true })
+            }
             Admitted::New | Admitted::Stale | Admitted::Overlap => Ok(receipt),
         }
     }
