@@ -6,7 +6,7 @@
 import { core, primordials } from "ext:core/mod.js";
 import * as runtime from "ext:fnhost/runtime.js";
 
-const { op_fnhost_compile, op_fnhost_find, op_fnhost_resolve, op_fnhost_scope_names } = core.ops;
+const { op_fnhost_compile, op_fnhost_find, op_fnhost_loading, op_fnhost_resolve, op_fnhost_scope_names } = core.ops;
 const {
   ArrayPrototypeFilter,
   ArrayPrototypePop,
@@ -29,6 +29,10 @@ const JSON_TEXT = 2;
 const MODULE = 0;
 const BUILTIN = 1;
 const MISSING = 2;
+
+// What takes time; `isolate::phases` knows the numbers.
+const LOADING_MODULES = 0;
+const LOADING_BUILT_IN = 1;
 
 // Number to { kind, value | module | failure }: `value` is the namespace of an ES module or what JSON says, `module`
 // is the `module` of CommonJS, and `failure` holds what an ES module threw: it is never evaluated again.
@@ -121,7 +125,9 @@ function builtin(name) {
   observer?.onBuiltin(name);
   const known = builtins[name];
   if (known !== undefined) return known;
+  op_fnhost_loading(LOADING_BUILT_IN, true);
   const namespace = core.createLazyLoader(name)();
+  op_fnhost_loading(LOADING_BUILT_IN, false);
   builtins[name] = namespace;
   if (name === "node:module") shareModules(namespace.default);
   return namespace;
@@ -171,6 +177,8 @@ export function evaluated() {
 }
 
 function evaluate(number, parent) {
+  const isOutermost = underEvaluation.length === 0;
+  if (isOutermost) op_fnhost_loading(LOADING_MODULES, true);
   ArrayPrototypePush(underEvaluation, number);
   const check = observer?.beforeModule(builtins);
   try {
@@ -178,6 +186,7 @@ function evaluate(number, parent) {
   } finally {
     check?.();
     ArrayPrototypePop(underEvaluation);
+    if (isOutermost) op_fnhost_loading(LOADING_MODULES, false);
   }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tracing::{Instrument as _, debug_span};
 
 use super::ingest::new_task;
 use super::places::Place;
@@ -106,7 +107,8 @@ impl Engine {
         let log = Log::default();
         let sink = self.sink(&log, claimed, prepared.secrets());
         let traceparent = trace::context_of_attempt(&claimed.run, &claimed.task);
-        let result = prepared.run(slot, &input, traceparent, sink, cancel).await;
+        let span = debug_span!("attempt", run = %claimed.run.id, task = %claimed.task.id, step = claimed.task.step);
+        let result = prepared.run(slot, &input, traceparent, sink, cancel).instrument(span).await;
         hold.took(began);
         Some(Begun { definition: Some(definition.clone()), started_at, input, result, log })
     }
@@ -187,7 +189,17 @@ impl Engine {
             outcome == AttemptOutcome::Success && definition.as_deref().is_some_and(Definition::keeps_cursor);
         let (owner, log, lease) = (self.shared.owner.clone(), log.take(), self.lease(&ours, now));
         let settlement = Settlement { owner, attempt, output, log, keep_cursor, then, lease };
+        let settling = Instant::now();
         let settled = self.settle(claimed, &settlement, hold).await;
+        tracing::debug!(
+            run = %claimed.run.id,
+            task = %claimed.task.id,
+            step = claimed.task.step,
+            queued_us = started_at.since(claimed.task.run_at).as_micros() as u64,
+            took_us = now.since(started_at).as_micros() as u64,
+            kept_us = settling.elapsed().as_micros() as u64,
+            "an attempt is over"
+        );
         if settled != Settled::LeaseLost {
             ours.into_iter().for_each(|(task, place)| self.attempt(task, place));
         }

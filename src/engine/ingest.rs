@@ -65,7 +65,11 @@ impl Engine {
         }
         let received = self.keep(target, incoming).await;
         match &received {
-            Ok(receipt) => metrics::received(&topic, known, receipt.duplicate, started.elapsed()),
+            Ok(receipt) => {
+                let took = started.elapsed();
+                tracing::debug!(message = %receipt.message, kept_us = took.as_micros() as u64, "a message is kept");
+                metrics::received(&topic, known, receipt.duplicate, took);
+            }
             Err(EngineError::Store(error)) => metrics::refused_by_store(error),
             Err(EngineError::Stopping) => metrics::refused("stopping"),
             Err(EngineError::Undecided { .. }) => metrics::refused("condition"),

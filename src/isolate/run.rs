@@ -28,6 +28,7 @@ use super::ops::{self, PackInUse};
 use super::pack::{Footprint, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
+use super::phases::{Loading, Making};
 use super::snapshot::Stay;
 use crate::compile::Compiled;
 
@@ -95,8 +96,20 @@ pub struct RunStats {
     pub load: Duration,
     /// Module graph evaluated: this is where adaptors cost.
     pub evaluate: Duration,
-    /// Operations.
+    /// Operations, with the state on its way in and out, and what they load.
     pub run: Duration,
+    /// Of that: the state read, until the first operation began.
+    pub parse: Duration,
+    /// Of that: the state written, from the end of the last operation on.
+    pub stringify: Duration,
+    /// Modules of packages compiled and evaluated, before and during the operations, with the built-in ones they use.
+    pub modules: Duration,
+    /// Node's modules loaded.
+    pub built_in: Duration,
+    /// Modules compiled, or read from code caches.
+    pub compile: Duration,
+    /// Isolate cleared up for the next run. Zero if it is dropped.
+    pub clear_up: Duration,
     /// Isolate dropped.
     pub teardown: Duration,
     /// CPU time of the run's thread until the isolate is gone, without what was done before the run asked for it.
@@ -128,6 +141,8 @@ pub(super) struct RunContext {
     sink: LogSink,
     compiled: Arc<Compiled>,
     operation_started: Instant,
+    first_operation: Option<Instant>,
+    operation_ended: Option<Instant>,
 }
 
 impl RunContext {
@@ -154,8 +169,10 @@ impl RunContext {
         let name = self.compiled.operations.get(operation as usize - 1).map_or("", |operation| &operation.name);
         let message = if mark == "operation-start" {
             self.operation_started = Instant::now();
+            self.first_operation.get_or_insert(self.operation_started);
             format!("Starting operation {operation}: {name}")
         } else {
+            self.operation_ended = Some(Instant::now());
             format!("Operation {operation} complete in {}ms", self.operation_started.elapsed().as_millis())
         };
         (self.sink)(LogLine { time: SystemTime::now(), source: "R/T", level: "debug", message });
@@ -246,7 +263,8 @@ pub(super) enum Interrupted {
 
 impl Isolate {
     /// Makes an isolate as `plan` says, with nothing in it of any job.
-    pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<Self, String> {
+    pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<(Self, Making), String> {
+        let start = Instant::now();
         hash_seed::get();
         let mut stay = Stay::begin(plan.snapshot);
         let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone()));
@@ -286,6 +304,7 @@ impl Isolate {
         };
         let mut worker = MainWorker::bootstrap_from_options(&job_url("job.js")?, services, options);
         stay.made();
+        let made_runtime = Instant::now();
         let runtime = &mut worker.js_runtime;
         let handle = runtime.v8_isolate().thread_safe_handle();
         {
@@ -323,11 +342,14 @@ impl Isolate {
             rested_since: Instant::now(),
             _stay: stay,
         };
+        let made_host = Instant::now();
         isolate.get_ready(&plan.footprint);
+        let making =
+            Making { runtime: made_runtime - start, host: made_host - made_runtime, ahead: made_host.elapsed() };
         if plan.rehearsal {
             isolate.entry.call(&mut isolate.worker.js_runtime, &isolate.entry.rehearse, &[])?;
         }
-        Ok(isolate)
+        Ok((isolate, making))
     }
 
     /// Does ahead what a run with this footprint would do later. What cannot be done ahead shows when the run does it.
@@ -363,12 +385,15 @@ impl Isolate {
             sink,
             compiled: job.compiled.clone(),
             operation_started: Instant::now(),
+            first_operation: None,
+            operation_ended: None,
         };
         let calls = job.traceparent.as_deref().and_then(Calls::part_of);
         {
             let state = self.worker.js_runtime.op_state();
             let mut state = state.borrow_mut();
             state.put(context);
+            state.put(Loading::default());
             if let Some(calls) = calls {
                 state.put(calls);
             }
@@ -440,7 +465,12 @@ impl Isolate {
         }
         let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
         stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
+        self.add_phases(&mut stats);
+        let start = Instant::now();
         let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
+        if isolate_is_kept {
+            stats.clear_up = start.elapsed();
+        }
         drop(watch);
         let mut footprint = None;
         if self.runs <= LEARNING && self.tripwire.tripped().is_none() {
@@ -450,6 +480,16 @@ impl Isolate {
         stats.buffers = self.buffers.take_peak();
         self.rested_since = Instant::now();
         Outcome { state, error, stats, footprint, isolate_is_kept }
+    }
+
+    /// What only the isolate's own state tells.
+    fn add_phases(&mut self, stats: &mut RunStats) {
+        let state = self.worker.js_runtime.op_state();
+        let state = state.borrow();
+        let loading = state.borrow::<Loading>();
+        stats.modules = loading.modules();
+        stats.built_in = loading.built_in();
+        stats.compile = loading.compiled;
     }
 
     /// Whether the isolate is ready for another run.
@@ -588,7 +628,15 @@ impl Isolate {
             runtime.call_with_args(&self.entry.run, &arguments)
         };
         let result = self.drive(Box::pin(call)).await;
-        stats.run = start.elapsed();
+        let end = Instant::now();
+        stats.run = end - start;
+        {
+            let state = self.worker.js_runtime.op_state();
+            let state = state.borrow();
+            let context = state.borrow::<RunContext>();
+            stats.parse = context.first_operation.map_or(Duration::ZERO, |first| first - start);
+            stats.stringify = context.operation_ended.map_or(Duration::ZERO, |last| end - last);
+        }
         let result = result?;
 
         deno_core::scope!(scope, &mut self.worker.js_runtime);

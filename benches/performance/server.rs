@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use crate::client::Client;
+use crate::memory;
+use crate::project::FNHOST;
 
 /// Nothing that is waited for takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,7 +30,7 @@ impl Server {
         let address = free.expect("a free port");
         // Not in the project's directory, which is watched for changes.
         let log = dir.with_extension("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fnhost"));
+        let mut command = Command::new(FNHOST);
         command.arg("serve").arg(dir).args(["--port", &address.port().to_string()]);
         command.args(["--no-install", "--no-auth", "--open-metrics"]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).expect("a log"));
@@ -76,9 +78,7 @@ impl Server {
     }
 
     pub fn resident_mb(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("procfs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).expect("a number of kB") / 1024.0
+        memory::of_process(&self.child.id().to_string(), "VmRSS")
     }
 }
 
