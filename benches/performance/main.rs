@@ -24,11 +24,14 @@ mod parts;
 mod peer;
 mod pool;
 mod processes;
+mod profile;
 mod project;
 mod remote;
 mod runs;
 mod samples;
+mod scale;
 mod server;
+mod soak;
 mod starts;
 mod state;
 #[path = "../measure/times.rs"]
@@ -49,7 +52,10 @@ const SECTIONS: &[&str] = &[
     "parts",
     "ingest",
     "runs",
+    "profile",
     "isolation",
+    "scale",
+    "soak",
     "idle",
     "starts",
     "hogs",
@@ -90,7 +96,10 @@ fn measured(section: &str, bench: &Bench, runtime: &Runtime, goals: &mut Goals) 
         "parts" => parts::measure(bench),
         "ingest" => runtime.block_on(ingest::measure(bench, goals)),
         "runs" => runtime.block_on(runs::measure(bench, goals)),
+        "profile" => runtime.block_on(profile::measure(bench)),
         "isolation" => runtime.block_on(isolation::measure(bench, goals)),
+        "soak" => runtime.block_on(soak::measure(bench, goals)),
+        "scale" => runtime.block_on(scale::measure(bench)),
         "idle" => runtime.block_on(idle::measure(bench, goals)),
         "starts" => runtime.block_on(starts::measure(bench, goals)),
         "hogs" => runtime.block_on(hogs::measure(bench, goals)),

@@ -67,7 +67,7 @@ impl Engine {
         match &received {
             Ok(receipt) => {
                 let took = started.elapsed();
-                tracing::debug!(message = %receipt.message, kept_us = took.as_micros() as u64, "a message is kept");
+                tracing::debug!(id = %receipt.message, kept_us = took.as_micros() as u64, "a message is kept");
                 metrics::received(&topic, known, receipt.duplicate, took);
             }
             Err(EngineError::Store(error)) => metrics::refused_by_store(error),

@@ -27,7 +27,7 @@ const LONG_LOG: u32 = 4096;
 
 /// Page cache of each connection, in KiB. What it does not hold comes from the system's, which costs the writer nothing
 /// that can be measured: new rows have the latest keys, and so are beside each other.
-const PAGE_CACHE: i32 = 8 * 1024;
+const PAGE_CACHE: i32 = 4 * 1024;
 
 /// A file that its owner alone may read, made if there is none.
 pub fn private_file(path: &Path) -> io::Result<File> {
