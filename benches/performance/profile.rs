@@ -234,9 +234,7 @@ fn table_of(profiles: &[Profile], rows: &[Row], rest: Option<&str>) -> String {
             median((0..ROUNDS).map(left))
         });
         line("**whole**, as the client sees it", &|profile| median(profile.whole.iter().copied()));
-        line("CPU of the isolate's thread, from the job on", &|profile| {
-            median(profile.row(&CPU).into_iter())
-        });
+        line("CPU of the isolate's thread, from the job on", &|profile| median(profile.row(&CPU).into_iter()));
         line("CPU of the whole server, with the next isolate", &|profile| profile.cpu);
     }
     table

@@ -90,7 +90,7 @@ pub fn op_fnhost_intercepted(
     state.borrow_mut::<RunContext>().show_request(&request);
 }
 
-/// Marks the begin or end of an operation.
+/// Marks the begin or end of an operation, or of all of them.
 #[op2(fast)]
 pub fn op_fnhost_mark(state: &mut OpState, #[string] mark: &str, operation: u32) {
     state.borrow_mut::<RunContext>().mark(mark, operation);

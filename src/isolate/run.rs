@@ -98,9 +98,9 @@ pub struct RunStats {
     pub evaluate: Duration,
     /// Operations, with the state on its way in and out, and what they load.
     pub run: Duration,
-    /// Of that: the state read, until the first operation began.
+    /// Of that: the state read.
     pub parse: Duration,
-    /// Of that: the state written, from the end of the last operation on.
+    /// Of that: the state written.
     pub stringify: Duration,
     /// Modules of packages compiled and evaluated, before and during the operations, with the built-in ones they use.
     pub modules: Duration,
@@ -141,8 +141,9 @@ pub(super) struct RunContext {
     sink: LogSink,
     compiled: Arc<Compiled>,
     operation_started: Instant,
-    first_operation: Option<Instant>,
-    operation_ended: Option<Instant>,
+    /// When the state was there for the first operation, and when the last one had left it.
+    state_read: Option<Instant>,
+    state_left: Option<Instant>,
 }
 
 impl RunContext {
@@ -166,13 +167,16 @@ impl RunContext {
     }
 
     pub fn mark(&mut self, mark: &str, operation: u32) {
+        match mark {
+            "state-read" => return self.state_read = Some(Instant::now()),
+            "state-left" => return self.state_left = Some(Instant::now()),
+            _ => {}
+        }
         let name = self.compiled.operations.get(operation as usize - 1).map_or("", |operation| &operation.name);
         let message = if mark == "operation-start" {
             self.operation_started = Instant::now();
-            self.first_operation.get_or_insert(self.operation_started);
             format!("Starting operation {operation}: {name}")
         } else {
-            self.operation_ended = Some(Instant::now());
             format!("Operation {operation} complete in {}ms", self.operation_started.elapsed().as_millis())
         };
         (self.sink)(LogLine { time: SystemTime::now(), source: "R/T", level: "debug", message });
@@ -385,8 +389,8 @@ impl Isolate {
             sink,
             compiled: job.compiled.clone(),
             operation_started: Instant::now(),
-            first_operation: None,
-            operation_ended: None,
+            state_read: None,
+            state_left: None,
         };
         let calls = job.traceparent.as_deref().and_then(Calls::part_of);
         {
@@ -634,8 +638,8 @@ impl Isolate {
             let state = self.worker.js_runtime.op_state();
             let state = state.borrow();
             let context = state.borrow::<RunContext>();
-            stats.parse = context.first_operation.map_or(Duration::ZERO, |first| first - start);
-            stats.stringify = context.operation_ended.map_or(Duration::ZERO, |last| end - last);
+            stats.parse = context.state_read.map_or(Duration::ZERO, |read| read - start);
+            stats.stringify = context.state_left.map_or(Duration::ZERO, |left| end - left);
         }
         let result = result?;
 
