@@ -24,7 +24,7 @@ pub fn measure(bench: &Bench) -> String {
             std::fs::create_dir_all(&dir).expect("a directory for a local adaptor");
             std::fs::write(
                 dir.join("package.json"),
-                &format!(r#"{{"name":"{specifier}","type":"module","main":"index.js"}}"#),
+                format!(r#"{{"name":"{specifier}","type":"module","main":"index.js"}}"#),
             )
             .expect("a package");
             std::fs::write(dir.join("index.js"), source).expect("a package");

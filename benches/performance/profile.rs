@@ -96,7 +96,7 @@ const MAKING: &[Row] = &[
         &[("startup", "TOTAL JsRuntime::new_inner"), ("startup", "MainWorker::bootstrap (99_main)")],
     ),
     ("the host's JavaScript", &[(MADE, "host_us")], &[]),
-    ("modules compiled ahead", &[(MADE, "ahead_us")], &[]),
+    ("ahead: Node's modules loaded, packages compiled", &[(MADE, "ahead_us")], &[]),
     ("whole", &[(MADE, "made_us")], &[]),
 ];
 

@@ -29,12 +29,12 @@ pub async fn measure(bench: &Bench, goals: &mut Goals) -> String {
         columns.push(memory);
     }
     let [(_, few), (_, many)] = LEVELS;
-    let mut table = format!(
+    let mut table = String::from(
         "## Memory over many runs\n\nOf a server after so many of the small runs, posted by 64 clients; anonymous memory, and all \
-         that is resident, which includes pages of files. In the first thousands of runs SQLite's page caches fill: that is \
-         some 20 MB, and no more comes.\n\n\
+         that is resident, which includes pages of files. In the first thousands of runs the page \
+         caches of SQLite fill; then no more comes.\n\n\
          | runs at `run` | anonymous MB | resident MB | runs at `workflow` | anonymous MB | resident MB |\n\
-         |---|---|---|---|---|---|\n"
+         |---|---|---|---|---|---|\n",
     );
     for (step, (run, workflow)) in columns[0].iter().zip(&columns[1]).enumerate() {
         let done = step + 1;
