@@ -366,7 +366,7 @@ fn warm_starts(host: &Host, server: &Server) -> String {
         let samples = |spares| {
             let pool = IsolatePool::new(
                 host.clone(),
-                PoolOptions { size: 2, spares_per_set: spares, spares, ..PoolOptions::default() },
+                PoolOptions { slots: 2, spares_per_set: spares, spares, ..PoolOptions::default() },
             );
             runtime.block_on(async {
                 let mut samples = Vec::new();
@@ -381,7 +381,7 @@ fn warm_starts(host: &Host, server: &Server) -> String {
         };
         let [cold, warm] = [samples(0), samples(1)];
         let before = resident_mb();
-        let waiting = PoolOptions { size: 2, spares_per_set: ALIVE, spares: ALIVE, ..PoolOptions::default() };
+        let waiting = PoolOptions { slots: 2, spares_per_set: ALIVE, spares: ALIVE, ..PoolOptions::default() };
         let pool = IsolatePool::new(host.clone(), waiting);
         let memory = runtime.block_on(async {
             run_in_pool(&pool, &job, 0).await;

@@ -272,8 +272,10 @@ fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed], cache: 
     let host = prepare::host(&adaptors, installed, ca_file, Some(cache));
     let mut options = PoolOptions::default();
     // One more than a workflow may have: the others' turn always comes.
-    options.size = jobs.concurrency.unwrap_or(options.size).max(1) + 1;
-    options.spares = jobs.spares.unwrap_or(2 * options.size);
+    options.slots = jobs.concurrency.unwrap_or(options.slots).max(1) + 1;
+    options.memory = jobs.total_memory.map_or(options.memory, |memory| memory.bytes());
+    options.runs = jobs.in_flight.unwrap_or(options.runs).max(options.slots);
+    options.spares = jobs.spares.unwrap_or(2 * options.slots);
     options.kept.most = jobs.kept;
     let limits = Limits {
         wall: jobs.timeout.0,
