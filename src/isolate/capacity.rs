@@ -22,7 +22,7 @@ const OTHER_MAPPINGS: usize = 5000;
 /// Where the kernel says nothing.
 const LIKELY_MAPPINGS: usize = 65_530;
 
-/// How many runs can be under way in so many bytes of memory.
+/// How many runs can be under way in so many bytes of memory. Lets the process have as many open files as it may.
 pub fn runs(memory: usize) -> usize {
     let descriptors = raise_descriptors();
     let by_descriptors = descriptors.saturating_sub(OTHER_DESCRIPTORS.min(descriptors / 2)) / DESCRIPTORS;

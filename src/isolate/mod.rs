@@ -36,6 +36,7 @@ mod spares;
 mod threads;
 
 pub use authorities::read_certificates;
+pub use capacity::runs as runs_within;
 pub use conditions::{Conditions, NoAnswer};
 pub use error::{Hide, Position, RunError, Severity};
 pub use host::{AdaptorSet, Host, HostOptions, IdleIsolate};

@@ -363,18 +363,16 @@ impl Pool {
 
     /// Makes one more spare if one is wanted and there is a slot that nobody waits for, and when it is made looks again.
     fn tend(self: &Arc<Self>) {
-        if self.draining.is_cancelled() {
+        if self.draining.is_cancelled() || !self.slots.have_time() {
             return;
         }
         let mut spares = self.spares();
         let Some(kind) = spares.wanted() else { return };
         // Runs prepare their adaptors; what is still being prepared is looked at again after the run.
         let Some(set) = self.host.prepared(&kind.adaptors) else { return };
-        let Some(slot) = self.slots.try_spare() else { return };
         let made = {
             let pool = Arc::downgrade(self);
             move |made| {
-                drop(slot);
                 let Some(pool) = pool.upgrade() else { return };
                 pool.spares().finish(made);
                 pool.tend();

@@ -162,15 +162,10 @@ impl Slots {
         turn
     }
 
-    /// A slot for work ahead, if one is free that nobody waits for, and there is memory.
-    pub fn try_spare(&self) -> Option<SpareSlot> {
+    /// Whether there is time and memory for work ahead: a slot that nobody waits for who could have it.
+    pub fn have_time(&self) -> bool {
         let mut state = self.0.state.lock();
-        let nobody_waits = state.load.ready == 0 && state.load.asking == 0;
-        let is_free = nobody_waits && state.load.taken < self.0.bounds.slots && self.0.has_memory(&mut state);
-        is_free.then(|| {
-            state.load.taken += 1;
-            SpareSlot(self.0.clone())
-        })
+        state.load.taken < self.0.bounds.slots && self.0.has_memory(&mut state)
     }
 
     /// Whether there was no memory for a run when somebody last looked.
@@ -385,15 +380,6 @@ impl Part {
     }
 }
 
-/// A slot that no run has.
-pub struct SpareSlot(Arc<Shared>);
-
-impl Drop for SpareSlot {
-    fn drop(&mut self) {
-        self.0.change(|_, state| state.load.taken -= 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -521,7 +507,7 @@ mod tests {
         let slots = Slots::new(Bounds { slots: 4, runs: 4, memory: 0 });
         let alone = slots.try_begin(&None).expect("one always may");
         assert!(slots.try_begin(&None).is_none() && slots.lack_memory());
-        assert!(slots.try_spare().is_none());
+        assert!(!slots.have_time());
         let mut asked = slots.ask(&None);
         drop(alone);
         assert!(granted(&mut asked).is_some());

@@ -18,7 +18,10 @@ fn with_pool<F: Future<Output = ()>>(size: usize, test: impl FnOnce(IsolatePool)
     let (host, _directory) = host();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let pool = IsolatePool::new(host, PoolOptions { slots: size, runs: size, spares_per_set: 1, spares: 2, ..PoolOptions::default() });
+        let pool = IsolatePool::new(
+            host,
+            PoolOptions { slots: size, runs: size, spares_per_set: 1, spares: 2, ..PoolOptions::default() },
+        );
         test(pool.clone()).await;
         pool.drain().await;
     });
