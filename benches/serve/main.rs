@@ -23,6 +23,7 @@ mod server;
 mod starts;
 #[path = "../measure/times.rs"]
 mod times;
+mod waiting;
 
 use std::fmt::Write as _;
 
@@ -33,7 +34,7 @@ const HEAD: &str = "# Performance of the server\n\nMade by `scripts/bench`; do n
 clients on the same processors as the server, everything on the same disk.\n\n";
 
 /// In the order of the page.
-const SECTIONS: &[&str] = &["ingest", "runs", "isolation", "memory", "starts", "hogs", "lists"];
+const SECTIONS: &[&str] = &["ingest", "runs", "isolation", "memory", "starts", "waiting", "hogs", "lists"];
 
 fn main() {
     let only = argument("--only");
@@ -62,6 +63,7 @@ async fn measured(section: &str, bench: &Bench) -> String {
         "isolation" => isolation::measure(bench).await,
         "memory" => memory::measure(bench).await,
         "starts" => starts::measure(bench).await,
+        "waiting" => waiting::measure(bench).await,
         "hogs" => hogs::measure(bench).await,
         "lists" => lists::measure(bench).await,
         _ => unreachable!("{section} is not in the list"),
