@@ -16,12 +16,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::capacity;
 use super::limits::Tripwire;
+
+/// How long what was read of the memory is taken to be true: reading it costs some microseconds.
+const FRESH: Duration = Duration::from_millis(5);
 
 /// Runs that belong together, such as those of a workflow. None: a run that shares its fate with no others.
 pub type Group = Option<Arc<str>>;
@@ -69,6 +73,8 @@ struct State {
     groups: HashMap<Group, Members>,
     /// The groups in which somebody waits, that whose turn it is first.
     turns: VecDeque<Group>,
+    /// What the process had, and when that was read.
+    memory: Option<(Instant, usize)>,
     /// Whether a run could have begun but for the memory.
     lacks_memory: bool,
 }
@@ -249,7 +255,7 @@ impl Shared {
 
     /// Whether there is memory for one more run. There always is for one alone.
     fn has_memory(&self, state: &mut State) -> bool {
-        state.lacks_memory = state.load.runs > 0 && capacity::memory_in_use() > self.bounds.memory;
+        state.lacks_memory = state.load.runs > 0 && state.memory_in_use() > self.bounds.memory;
         !state.lacks_memory
     }
 
@@ -265,6 +271,17 @@ impl Shared {
 }
 
 impl State {
+    fn memory_in_use(&mut self) -> usize {
+        match self.memory {
+            Some((read, memory)) if read.elapsed() < FRESH => memory,
+            _ => {
+                let memory = capacity::memory_in_use();
+                self.memory = Some((Instant::now(), memory));
+                memory
+            }
+        }
+    }
+
     fn members(&mut self, group: &Group) -> &mut Members {
         self.groups.entry(group.clone()).or_default()
     }
@@ -382,8 +399,6 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn slots(slots: usize, runs: usize) -> Slots {
