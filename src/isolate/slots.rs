@@ -150,8 +150,12 @@ impl Slots {
     pub fn ask(&self, group: &Group) -> oneshot::Receiver<Turn> {
         let (sender, receiver) = oneshot::channel();
         self.0.change(|_, state| {
-            state.load.asking += 1;
-            state.members(group).asking.push_back(sender);
+            let asking = &mut state.members(group).asking;
+            let before = asking.len();
+            asking.retain(|other| !other.is_closed());
+            asking.push_back(sender);
+            let after = asking.len();
+            state.load.asking = state.load.asking + after - before;
             state.waits(group);
         });
         receiver
@@ -487,7 +491,9 @@ mod tests {
         let slots = slots(1, 10);
         let holder = slots.try_begin(&None).unwrap();
         drop(slots.ask(&None));
+        drop(slots.ask(&None));
         let mut asked = slots.ask(&None);
+        assert_eq!(slots.load().asking, 1);
         drop(holder);
         assert!(granted(&mut asked).is_some());
         assert_eq!(slots.load(), Load::default());
