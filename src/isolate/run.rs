@@ -25,7 +25,7 @@ use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::machine::WorkingDirectory;
 use super::ops::{self, PackInUse};
-use super::pack::{Footprint, Pack};
+use super::pack::{CodeCaches, Evaluated, Footprint, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
 use super::snapshot::Stay;
@@ -253,7 +253,8 @@ impl Isolate {
     pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<Self, String> {
         hash_seed::get();
         let mut stay = Stay::begin(plan.snapshot);
-        let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone()));
+        let caches = plan.pack.clone().map(|pack| CodeCaches::new(pack, stay.snapshot.is_some()));
+        let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone(), caches.clone()));
         let buffers = BufferAccount::new(tripwire.clone(), host.buffers.clone());
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
@@ -297,8 +298,8 @@ impl Isolate {
             let mut state = state.borrow_mut();
             state.put(WorkingDirectory(host.packages.directory().to_string_lossy().into_owned()));
             state.put(buffers.clone());
-            if let Some(pack) = plan.pack.clone() {
-                state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
+            if let (Some(pack), Some(caches)) = (plan.pack.clone(), caches) {
+                state.put(PackInUse::new(pack, host.packages.clone(), caches));
             }
             state.put(WatcherExitHandle(handle));
         }
@@ -348,10 +349,10 @@ impl Isolate {
             };
             let _ = self.entry.call(runtime, &self.entry.load_ahead, &arguments);
         }
-        for number in &footprint.modules {
+        for module in &footprint.modules {
             let argument = {
                 deno_core::scope!(scope, runtime);
-                let number: v8::Local<v8::Value> = v8::Integer::new_from_unsigned(scope, *number).into();
+                let number: v8::Local<v8::Value> = v8::Integer::new_from_unsigned(scope, module.number).into();
                 v8::Global::new(scope, number)
             };
             let _ = self.entry.call(runtime, &self.entry.compile_ahead, &[argument]);
@@ -364,7 +365,7 @@ impl Isolate {
         let runtime = &mut self.worker.js_runtime;
         let numbers = {
             deno_core::scope!(scope, runtime);
-            let numbers = habits.modules().iter().map(|&number| v8::Integer::new_from_unsigned(scope, number).into());
+            let numbers = habits.roots().iter().map(|&number| v8::Integer::new_from_unsigned(scope, number).into());
             let numbers: Vec<v8::Local<v8::Value>> = numbers.collect();
             let numbers: v8::Local<v8::Value> = v8::Array::new_with_elements(scope, &numbers).into();
             v8::Global::new(scope, numbers)
@@ -495,8 +496,15 @@ impl Isolate {
         let this = v8::undefined(scope).into();
         let numbers = function.call(scope, this, &[]).and_then(|numbers| numbers.try_cast::<v8::Array>().ok());
         let modules = numbers.map_or_else(Vec::new, |numbers| {
-            let number = |index| numbers.get_index(scope, index)?.uint32_value(scope);
-            (0..numbers.length()).filter_map(number).collect()
+            let number = |index| numbers.get_index(scope, index)?.integer_value(scope);
+            let module = |index| {
+                Some(Evaluated {
+                    number: number(index)? as u32,
+                    parent: number(index + 1)?.try_into().ok(),
+                    is_root: number(index + 2)? == 1,
+                })
+            };
+            (0..numbers.length()).step_by(3).filter_map(|index| module(index)).collect()
         });
         Footprint { scripts: self.loader.scripts(), modules }
     }
