@@ -112,10 +112,20 @@ pub struct HttpConfig {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Jobs")]
 pub struct JobConfig {
-    /// Jobs of one workflow that run at once; there is room for one more, of other workflows [default: the number of
-    /// cores, at least 2]
+    /// Jobs of one workflow that compute at once; there is room for one more, of other workflows. A job that waits for an
+    /// answer does not count [default: the number of cores, at least 2]
     #[arg(long, value_name = "N", env = "FNHOST_CONCURRENCY")]
     pub concurrency: Option<usize>,
+
+    /// Jobs under way at once, most of which wait for answers [default: what three quarters of the memory hold, at 16 MB
+    /// each]
+    #[arg(long, value_name = "N", env = "FNHOST_IN_FLIGHT")]
+    pub in_flight: Option<usize>,
+
+    /// Memory of the server above which no job begins until others have ended [default: three quarters of what the machine
+    /// has, or the container may use]
+    #[arg(long, value_name = "MB", env = "FNHOST_TOTAL_MEMORY")]
+    pub total_memory: Option<Megabytes>,
 
     /// Isolates kept ready [default: twice as many as jobs run at once]
     #[arg(long, value_name = "N", env = "FNHOST_SPARES")]

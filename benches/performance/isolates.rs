@@ -18,15 +18,19 @@ const RUNS: usize = 60;
 const ALIVE: usize = 16;
 
 pub fn measure(bench: &Bench, goals: &mut Goals) -> String {
-    let (host, remote) = (bench.host(), Remote::start());
+    let remote = Remote::start();
     let mut table = String::from(
-        "## A fresh isolate in one process\n\nCreated, used for one run, dropped; code caches warm. Median of milliseconds; \
+        "## A fresh isolate in one process\n\nCreated, used for one run, dropped; code caches warm, and the snapshot holds \
+         what runs of this job were seen to load, as that of a server does when it starts again. Median of milliseconds; \
          CPU is that of the isolate's own thread, from its start until the isolate is gone. Memory is what each of 16 \
          isolates adds to the process while they wait side by side.\n\n\
          | | create | load | evaluate adaptor | operations | drop | CPU | heap MB | memory MB |\n\
          |---|---|---|---|---|---|---|---|---|\n",
     );
     for (name, adaptor, source) in cases(&remote) {
+        eprintln!("isolates: {name}");
+        let isolates = bench.isolates_for(adaptor, &source);
+        let host = &isolates.host;
         let job = job(host, adaptor, &source);
         let mut samples = Vec::new();
         for run in 0..RUNS + 5 {

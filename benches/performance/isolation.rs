@@ -27,7 +27,7 @@ pub async fn measure(bench: &Bench, goals: &mut Goals) -> String {
          |---|---|---|---|---|---|---|---|\n",
     );
     let peer = peer::one_process(bench, PEER_SECONDS);
-    for (level, messages) in [("run", 1000), ("workflow", 40_000)] {
+    for (level, messages) in [("run", 1000), ("module", 20_000), ("workflow", 40_000)] {
         eprintln!("isolation: {level}");
         let server = bench.serve("isolation", &project(&format!("isolation: {level}"), "{}"), &[]);
         let latency =

@@ -36,6 +36,7 @@ mod starts;
 mod state;
 #[path = "../measure/times.rs"]
 mod times;
+mod waiting;
 
 use fnhost::isolate::platform;
 use goals::Goals;
@@ -58,6 +59,7 @@ const SECTIONS: &[&str] = &[
     "soak",
     "idle",
     "starts",
+    "waiting",
     "hogs",
     "lists",
 ];
@@ -102,6 +104,7 @@ fn measured(section: &str, bench: &Bench, runtime: &Runtime, goals: &mut Goals) 
         "scale" => runtime.block_on(scale::measure(bench)),
         "idle" => runtime.block_on(idle::measure(bench, goals)),
         "starts" => runtime.block_on(starts::measure(bench, goals)),
+        "waiting" => runtime.block_on(waiting::measure(bench, goals)),
         "hogs" => runtime.block_on(hogs::measure(bench, goals)),
         "lists" => runtime.block_on(lists::measure(bench, goals)),
         _ => unreachable!("{section} is not in the list"),

@@ -19,7 +19,7 @@ const RUNS: usize = 60;
 const ALIVE: usize = 16;
 
 pub fn measure(bench: &Bench, goals: &mut Goals) -> String {
-    let (host, remote) = (bench.host(), Remote::start());
+    let remote = Remote::start();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let mut table = String::from(
@@ -31,11 +31,14 @@ pub fn measure(bench: &Bench, goals: &mut Goals) -> String {
     );
     let mut most: f64 = 0.0;
     for (name, adaptor, source) in cases(&remote) {
+        eprintln!("pool: {name}");
+        let isolates = bench.isolates_for(adaptor, &source);
+        let host = &isolates.host;
         let job = job(host, adaptor, &source);
         let samples = |spares| {
             let pool = IsolatePool::new(
                 host.clone(),
-                PoolOptions { size: 2, spares_per_set: spares, spares, ..PoolOptions::default() },
+                PoolOptions { slots: 2, spares_per_set: spares, spares, ..PoolOptions::default() },
             );
             runtime.block_on(async {
                 let mut samples = Vec::new();
@@ -50,7 +53,7 @@ pub fn measure(bench: &Bench, goals: &mut Goals) -> String {
         };
         let [cold, warm] = [samples(0), samples(1)];
         let before = resident_mb();
-        let waiting = PoolOptions { size: 2, spares_per_set: ALIVE, spares: ALIVE, ..PoolOptions::default() };
+        let waiting = PoolOptions { slots: 2, spares_per_set: ALIVE, spares: ALIVE, ..PoolOptions::default() };
         let pool = IsolatePool::new(host.clone(), waiting);
         let memory = runtime.block_on(async {
             run_in_pool(&pool, &job, 0).await;

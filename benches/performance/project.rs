@@ -1,6 +1,5 @@
 //! Projects to serve, with their adaptors.
 
-use std::cell::OnceCell;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use fnhost::isolate::{Host, HostOptions, IdleIsolate};
 
+use crate::jobs::job;
 use crate::server::Server;
 
 /// The program.
@@ -33,7 +33,13 @@ pub struct Bench {
     pub store: PathBuf,
     /// Projects, databases, and files.
     pub dir: tempfile::TempDir,
-    host: OnceCell<(Host, Option<IdleIsolate>)>,
+}
+
+/// Isolates in this process, from one snapshot.
+pub struct Isolates {
+    pub host: Host,
+    /// Without it, the snapshot could be another one in the middle of a measurement.
+    _idle: Option<IdleIsolate>,
 }
 
 /// A project of one job, with a setting for the job and the criteria of its trigger.
@@ -61,19 +67,32 @@ impl Bench {
         install.arg("--repo-dir").arg(&store);
         assert!(install.status().expect("fnhost starts").success(), "the adaptors cannot be installed");
         let dir = tempfile::tempdir_in(&home).expect("a directory for the projects");
-        Self { home, store, dir, host: OnceCell::new() }
+        Self { home, store, dir }
     }
 
-    /// Isolates in this process, on both adaptors, loaded together as a server has them.
-    pub fn host(&self) -> &Host {
-        let (host, _) = self.host.get_or_init(|| {
-            let host = Host::new(HostOptions { store: self.store.clone(), ..Default::default() });
-            let adaptors = ["@openfn/language-common", "@openfn/language-http"].map(str::to_owned);
-            host.make_snapshot(Path::new(FNHOST), &adaptors);
-            let kept = host.load_together(&adaptors);
-            (host, kept)
-        });
-        host
+    /// Isolates on both adaptors, loaded together as a server has them that is started anew after runs of this job.
+    pub fn isolates_for(&self, adaptor: Option<&str>, source: &str) -> Isolates {
+        // What runs of other jobs have shown.
+        let _ = std::fs::remove_dir_all(self.store.join("node_modules/.fnhost/packs"));
+        let Isolates { host, _idle } = self.isolates();
+        let job = job(&host, adaptor, source);
+        for _ in 0..3 {
+            let outcome = host.run(job.clone(), "{}".into(), Box::new(|_| {}));
+            assert!(outcome.error.is_none(), "{:?}", outcome.error);
+        }
+        host.save_packs();
+        drop(_idle);
+        self.isolates()
+    }
+
+    fn isolates(&self) -> Isolates {
+        // As long as there is an isolate, no other snapshot can be used.
+        std::thread::sleep(Duration::from_millis(300));
+        let host = Host::new(HostOptions { store: self.store.clone(), ..Default::default() });
+        let adaptors = ["@openfn/language-common", "@openfn/language-http"].map(str::to_owned);
+        host.make_snapshot(Path::new(FNHOST), &adaptors);
+        let _idle = host.load_together(&adaptors);
+        Isolates { host, _idle }
     }
 
     pub fn file(&self, name: &str) -> PathBuf {

@@ -12,7 +12,8 @@ use crate::samples::{median, ms};
 const RUNS: usize = 15;
 
 pub fn measure(bench: &Bench, goals: &mut Goals) -> String {
-    let host = bench.host();
+    let isolates = bench.isolates_for(Some("@openfn/language-common"), "fn(state => state);");
+    let host = &isolates.host;
     let records: Vec<_> = (0..36_000)
         .map(|n| {
             serde_json::json!({

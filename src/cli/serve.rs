@@ -22,7 +22,7 @@ use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store as Adaptors, 
 use crate::config::{HttpConfig, JobConfig, StoreConfig, days};
 use crate::engine::{Engine, Options, RetentionPolicy};
 use crate::http::{self, Access, App};
-use crate::isolate::{Host, IdleIsolate, IsolatePool, Limits, PoolOptions};
+use crate::isolate::{Host, IdleIsolate, IsolatePool, Limits, PoolOptions, runs_within};
 use crate::model::{StepKind, Workflow};
 use crate::project::watch::{Snapshot, Watch};
 use crate::project::{Loaded, Project};
@@ -272,8 +272,10 @@ fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed], cache: 
     let host = prepare::host(&adaptors, installed, ca_file, Some(cache));
     let mut options = PoolOptions::default();
     // One more than a workflow may have: the others' turn always comes.
-    options.size = jobs.concurrency.unwrap_or(options.size).max(1) + 1;
-    options.spares = jobs.spares.unwrap_or(2 * options.size);
+    options.slots = jobs.concurrency.unwrap_or(options.slots).max(1) + 1;
+    options.memory = jobs.total_memory.map_or(options.memory, |memory| memory.bytes());
+    options.runs = jobs.in_flight.unwrap_or_else(|| runs_within(options.memory)).max(options.slots);
+    options.spares = jobs.spares.unwrap_or(2 * options.slots);
     options.kept.most = jobs.kept;
     let limits = Limits {
         wall: jobs.timeout.0,

@@ -60,7 +60,7 @@ impl Engine {
         };
         let cancel = hold.cancel.clone();
         // The state is read in turn: those of all that wait could fill the memory.
-        let _turn = tokio::select! {
+        let turn = tokio::select! {
             turn = self.shared.turns.take(&claimed.task.workflow) => turn?,
             () = cancel.cancelled() => return None,
             () = self.shared.shutdown.cancelled() => return None,
@@ -88,11 +88,13 @@ impl Engine {
                 return unready(definition.clone(), input, failure);
             }
         };
+        let group = Some(claimed.task.workflow.as_str().into());
         let slot = tokio::select! {
-            slot = self.shared.runner.pool.slot() => slot?,
+            slot = self.shared.runner.pool.slot(&group) => slot?,
             () = cancel.cancelled() => return None,
             () = self.shared.shutdown.cancelled() => return None,
         };
+        drop(turn);
         let began = Instant::now();
         hold.began();
         let started_at = self.now();

@@ -21,6 +21,8 @@ const QUEUE_SECONDS: &str = "fnhost_queue_delay_seconds";
 const QUEUE: &str = "fnhost_queue_tasks";
 const OLDEST: &str = "fnhost_queue_oldest_due_seconds";
 const SLOTS: &str = "fnhost_isolate_slots";
+const MOST_RUNS: &str = "fnhost_jobs_under_way_limit";
+const UNDER_WAY: &str = "fnhost_jobs_under_way";
 const ISOLATES: &str = "fnhost_isolates";
 const ISOLATES_CREATED: &str = "fnhost_isolates_created_total";
 const ISOLATES_RETIRED: &str = "fnhost_isolates_retired_total";
@@ -72,7 +74,14 @@ pub const METRICS: &[Metric] = &[
         "Tasks in the queue: due, later (their time lies ahead), running, dead (someone has to look)",
     ),
     metric(OLDEST, Kind::Gauge, &["workflow"], "How long the first of the due tasks has been waiting, in seconds"),
-    metric(SLOTS, Kind::Gauge, &[], "Jobs that may run at once"),
+    metric(SLOTS, Kind::Gauge, &[], "Jobs that may compute at once"),
+    metric(MOST_RUNS, Kind::Gauge, &[], "Jobs that may be under way at once"),
+    metric(
+        UNDER_WAY,
+        Kind::Gauge,
+        &["state"],
+        "Jobs under way: computing, waiting (for an answer or a time), ready (waiting for a slot to go on)",
+    ),
     metric(
         ISOLATES,
         Kind::Gauge,
@@ -178,7 +187,12 @@ impl Engine {
 
     fn read_isolates(&self) {
         let pool = self.shared.runner.pool.stats();
-        gauge!(SLOTS).set(pool.size as f64);
+        gauge!(SLOTS).set(pool.slots as f64);
+        gauge!(MOST_RUNS).set(pool.runs as f64);
+        let computing = pool.running.saturating_sub(pool.idle + pool.ready);
+        for (state, count) in [("computing", computing), ("waiting", pool.idle), ("ready", pool.ready)] {
+            gauge!(UNDER_WAY, "state" => state).set(count as f64);
+        }
         let isolates =
             [("running", pool.running), ("waiting", pool.waiting), ("spare", pool.spares), ("kept", pool.kept)];
         for (state, count) in isolates {

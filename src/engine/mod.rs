@@ -209,7 +209,7 @@ impl Engine {
                 "the machine's clock is behind what the store tells of; times are counted on from there"
             );
         }
-        let isolates = runner.pool.stats().size;
+        let slots = runner.pool.stats().slots;
         let places = Places::new(options.ahead);
         let shared = Shared {
             store,
@@ -224,7 +224,7 @@ impl Engine {
             earlier: Mutex::default(),
             owner: TaskId::new().to_string(),
             in_flight: Mutex::default(),
-            turns: Turns::new(isolates),
+            turns: Turns::new(slots),
             places,
             recent: Recent::default(),
             claiming: tokio::sync::RwLock::default(),

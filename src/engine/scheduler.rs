@@ -1,8 +1,7 @@
 //! The loop that takes due tasks from the store and has them run.
 //!
-//! A task is claimed when there is a place for it (`places`). No workflow gets all isolates (`turns`): one whose jobs never
-//! end would keep out the others. Whoever holds a task prolongs its lease until it is settled. A lease that ran out belonged
-//! to a process that is gone; its tasks are taken over and go again.
+//! A task is claimed when there is a place for it (`places`). Whoever holds a task prolongs its lease until it is settled. A
+//! lease that ran out belonged to a process that is gone; its tasks are taken over and go again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! How many isolates one workflow may have at once: all but one.
+//! How many tasks of one workflow may have their state in memory while they wait for an isolate: as many as can compute at
+//! once.
 //!
-//! An isolate cannot be taken back before its job has ended or hit a limit, so a workflow of endless loops that has them all
-//! keeps every other workflow waiting for as long as a job may take. One is always left for the others.
+//! More may wait, but states can be large, and what waits is not held up by reading one more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub fn new(isolates: usize) -> Self {
-        Self { share: isolates.saturating_sub(1).max(1), workflows: Mutex::default() }
+    pub fn new(slots: usize) -> Self {
+        Self { share: slots.saturating_sub(1).max(1), workflows: Mutex::default() }
     }
 
-    /// Waits until the workflow may have one more isolate. It has it until what is given back is dropped.
+    /// Waits until the workflow may have one more state read. It may until what is given back is dropped.
     pub async fn take(&self, workflow: &str) -> Option<OwnedSemaphorePermit> {
         let turns = {
             let mut workflows = self.workflows.lock();
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_workflow_leaves_one_isolate_to_the_others() {
+    async fn the_tasks_of_a_workflow_have_their_turns() {
         let turns = Turns::new(3);
         let (first, _second) = (turns.take("a").await, turns.take("a").await);
         let refused = tokio::time::timeout(std::time::Duration::from_millis(10), turns.take("a")).await;

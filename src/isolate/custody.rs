@@ -26,8 +26,10 @@ use super::threads::Threads;
 /// How long a run may take to end once it was told to. Dropping a large heap takes a second or two.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often a waiter looks whether the run is lost. A run that ends is noticed at once.
+/// How often a waiter looks whether the run is lost, at first and at last: a thousand runs that wait for an hour are not to
+/// keep a processor busy. A run that ends is noticed at once.
 const LOOK: Duration = Duration::from_millis(50);
+const LATE_LOOK: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// The tripwire of the run on this thread. Read by a signal handler, so it must need neither set-up nor memory.
@@ -102,13 +104,19 @@ fn park_run() {
 pub struct Vigil {
     tripwire: Arc<Tripwire>,
     limits: Limits,
+    since: Instant,
     /// Since when the run has been told to end.
     told: Option<Instant>,
 }
 
 impl Vigil {
     pub fn new(tripwire: Arc<Tripwire>, limits: Limits) -> Self {
-        Self { tripwire, limits, told: None }
+        Self { tripwire, limits, since: Instant::now(), told: None }
+    }
+
+    /// When to look next.
+    fn next_look(&self) -> Duration {
+        if self.told.is_some() { LOOK } else { (self.since.elapsed() / 4).clamp(LOOK, LATE_LOOK) }
     }
 
     /// Why nobody should wait for the run any longer, if it is lost: V8 cannot go on, or the run was told to end and
@@ -141,7 +149,7 @@ fn panicked() -> RunError {
 /// Blocks until `outcome` is there, as long as that can be expected.
 pub fn wait<T>(outcome: &Receiver<T>, threads: &Threads, mut vigil: Vigil) -> Result<T, RunError> {
     loop {
-        match outcome.recv_timeout(LOOK) {
+        match outcome.recv_timeout(vigil.next_look()) {
             Ok(outcome) => return Ok(outcome),
             Err(RecvTimeoutError::Disconnected) => return Err(panicked()),
             Err(RecvTimeoutError::Timeout) => {}
@@ -160,7 +168,6 @@ pub async fn watch<T>(
     mut vigil: Vigil,
     cancel: &CancellationToken,
 ) -> Result<T, RunError> {
-    let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
     let mut cancelled = false;
     loop {
         tokio::select! {
@@ -170,7 +177,7 @@ pub async fn watch<T>(
                 cancelled = true;
                 vigil.tripwire.cancel();
             }
-            _ = looks.tick() => if let Some(error) = vigil.look() {
+            () = tokio::time::sleep(vigil.next_look()) => if let Some(error) = vigil.look() {
                 threads.give_up();
                 return Err(error);
             }

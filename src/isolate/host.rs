@@ -413,7 +413,7 @@ impl Host {
         let vigil = Vigil::new(isolate.tripwire.clone(), limits);
         let (sender, outcome) = mpsc::sync_channel(1);
         let report = Box::new(move |outcome| drop(sender.send(outcome)));
-        isolate.give(Order { job, state, sink, asked, warm: false, report });
+        isolate.give(Order { job, state, sink, asked, warm: false, part: None, report });
         custody::wait(&outcome, &self.threads, vigil).unwrap_or_else(Outcome::failed)
     }
 }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::custody::Custody;
 use super::error::{RunError, Severity};
 use super::host::Host;
@@ -21,6 +23,7 @@ use super::limits::{MIB, ThreadClock, Tripwire};
 use super::pack::{Footprint, Pack};
 use super::packages::Packages;
 use super::run::{Isolate, Job, LogSink, Outcome, RunStats};
+use super::slots::Part;
 use super::snapshot::Snapshot;
 use super::threads::Done;
 
@@ -70,6 +73,8 @@ pub struct Order {
     pub asked: Instant,
     /// Whether the isolate was made before that.
     pub warm: bool,
+    /// None: nobody counts who computes.
+    pub part: Option<Part>,
     pub report: Report,
 }
 
@@ -123,9 +128,11 @@ fn live(
     orders: &Receiver<Order>,
 ) -> Box<dyn FnOnce()> {
     let _custody = Custody::take(tripwire.clone());
+    tripwire.runs_here();
     Packages::refresh();
-    let served = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(make_and_serve(host, plan, tripwire, made, orders)),
+    let seat = Seat::default();
+    let served = match seat.event_loop(tripwire).build() {
+        Ok(runtime) => runtime.block_on(make_and_serve(host, plan, tripwire, made, orders, &seat)),
         Err(error) => refuse(orders, format!("cannot start the isolate's event loop: {error}")),
     };
     Box::new(move || {
@@ -138,12 +145,34 @@ fn live(
     })
 }
 
+/// What the run on this thread does with its slot, whenever the event loop waits.
+#[derive(Clone, Default)]
+struct Seat(Arc<Mutex<Option<Part>>>);
+
+impl Seat {
+    /// The next run comes.
+    fn take(&self, part: Option<Part>) {
+        *self.0.lock() = part;
+    }
+
+    /// An event loop whose thread has a slot only while it does not wait.
+    fn event_loop(&self, tripwire: &Arc<Tripwire>) -> tokio::runtime::Builder {
+        let (before, after, tripwire) = (self.clone(), self.clone(), tripwire.clone());
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all();
+        builder.on_thread_park(move || before.0.lock().iter().for_each(Part::pause));
+        builder.on_thread_unpark(move || after.0.lock().iter().for_each(|part| part.resume(&tripwire)));
+        builder
+    }
+}
+
 async fn make_and_serve(
     host: &Host,
     plan: &Plan,
     tripwire: &Arc<Tripwire>,
     made: impl FnOnce(bool),
     orders: &Receiver<Order>,
+    seat: &Seat,
 ) -> Option<(Report, Outcome)> {
     let clock = ThreadClock::current();
     let mut cpu = clock.now();
@@ -160,7 +189,8 @@ async fn make_and_serve(
     };
     let mut idle = None;
     loop {
-        let Order { job, state, sink, asked, warm, report } = wait(orders, idle, &mut isolate)?;
+        let Order { job, state, sink, asked, warm, part, report } = wait(orders, idle, &mut isolate)?;
+        seat.take(part);
         let mut stats = RunStats { warm, waited: asked.elapsed(), ..RunStats::default() };
         if warm {
             cpu = clock.now();

@@ -11,6 +11,7 @@
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use deno_core::v8;
@@ -94,6 +95,8 @@ pub struct Tripwire {
     tripped: AtomicU8,
     isolate: OnceLock<v8::IsolateHandle>,
     notify: Notify,
+    /// Where the isolate lives: it may wait for a slot there.
+    thread: OnceLock<Thread>,
     lost: AtomicBool,
     /// When the stop was first put off.
     put_off: OnceLock<Instant>,
@@ -116,6 +119,11 @@ impl Tripwire {
         }
     }
 
+    /// The isolate lives on the calling thread.
+    pub fn runs_here(&self) {
+        let _ = self.thread.set(thread::current());
+    }
+
     /// Records the limit unless something else came first, and stops the isolate.
     pub fn trip(self: &Arc<Self>, limit: Limit) {
         self.stop(limit as u8);
@@ -130,6 +138,7 @@ impl Tripwire {
         let _ = self.tripped.compare_exchange(0, reason, Ordering::AcqRel, Ordering::Acquire);
         self.terminate();
         self.notify.notify_one();
+        self.thread.get().into_iter().for_each(Thread::unpark);
     }
 
     /// Why the run is stopped, if it is.
@@ -366,7 +375,7 @@ fn watchdog() -> &'static Watchdog {
     static WATCHDOG: OnceLock<&'static Watchdog> = OnceLock::new();
     WATCHDOG.get_or_init(|| {
         let watchdog: &'static Watchdog = Box::leak(Box::default());
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("watchdog".into())
             .spawn(move || watchdog.patrol())
             .expect("a thread for the watchdog");

@@ -7,6 +7,7 @@
 mod authorities;
 mod blobs;
 mod calls;
+mod capacity;
 mod clear_up;
 mod conditions;
 mod custody;
@@ -31,11 +32,13 @@ pub mod platform;
 mod pool;
 mod real_paths;
 mod run;
+mod slots;
 mod snapshot;
 mod spares;
 mod threads;
 
 pub use authorities::read_certificates;
+pub use capacity::runs as runs_within;
 pub use conditions::{Conditions, NoAnswer};
 pub use error::{Hide, Position, RunError, Severity};
 pub use host::{AdaptorSet, Host, HostOptions, IdleIsolate};
@@ -45,4 +48,5 @@ pub use packages::LocalAdaptor;
 pub use permissions::Network;
 pub use pool::{IsolatePool, PoolOptions, PoolStats, Running, Slot};
 pub use run::{Job, LogLine, LogSink, Outcome, RunStats};
+pub use slots::Group;
 pub use snapshot::work as make_snapshot;

@@ -1,36 +1,43 @@
-//! A bounded number of runs at a time, in isolates that are made ahead.
+//! A bounded number of runs at a time, in isolates that are made ahead. `slots` says which runs may go on.
 //!
 //! Unless its workflow asks for it (`kept`), a run's isolate is never used again. So its making is part of every run,
 //! unless it was made before the run came. The pool keeps such spares for the adaptor sets used last: bootstrapped,
 //! with the parts of the runtime loaded and the adaptors' code compiled that the run before needed. No code of an
 //! adaptor has run in a spare: what an adaptor finds when it is loaded, such as the time, is of its run.
 //!
-//! Spares are made one at a time, and only while a slot is free: a pool at its limit has better use for the processor.
+//! Spares are made one at a time, and only while a slot is free: a pool at its limit has better use for the processor. When
+//! memory is short, spares and kept isolates go first.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::capacity;
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
 use super::host::{AdaptorKey, AdaptorSet, Host, adaptor_key};
-use super::isolate_thread::{IsolateThread, Order, Plan};
+use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
 use super::kept::{Aged, Kept, KeptOptions, Lodging};
 use super::limits::{Limits, Stop};
 use super::run::{Job, LogSink, Outcome};
+use super::slots::{Bounds, Group, Part, Slots, Turn};
 use super::spares::{Kind, Spares};
 
 /// How many isolates a pool may hold.
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
-    /// Runs at once, at least one.
-    pub size: usize,
+    /// Runs that compute at once, at least one.
+    pub slots: usize,
+    /// Runs under way at once, most of which wait for others.
+    pub runs: usize,
+    /// Bytes that the process has, above which no run begins.
+    pub memory: usize,
     /// Warm isolates for each of the adaptor sets used last.
     pub spares_per_set: usize,
     /// Warm isolates altogether. The set used longest ago loses its own first.
@@ -40,21 +47,35 @@ pub struct PoolOptions {
 }
 
 impl Default for PoolOptions {
-    /// As many runs as the machine has cores, at least two, and a spare for each of twice as many adaptor sets.
+    /// As many runs compute as the machine has cores, at least two, and there is a spare for each of twice as many adaptor
+    /// sets. Three quarters of the memory are for runs.
     fn default() -> Self {
-        let size = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        Self { size, spares_per_set: 1, spares: 2 * size, kept: KeptOptions::default() }
+        let slots = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let memory = capacity::memory() / 4 * 3;
+        let runs = capacity::runs(memory).max(slots);
+        Self { slots, runs, memory, spares_per_set: 1, spares: 2 * slots, kept: KeptOptions::default() }
     }
 }
+
+/// How often a caller who waits looks whether there is memory again.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often memory is looked for while it is short: it takes some milliseconds.
+const MAKE_ROOM: Duration = Duration::from_millis(500);
 
 /// What a pool holds and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStats {
-    /// Runs that are possible at once.
-    pub size: usize,
+    /// Runs that can compute at once.
+    pub slots: usize,
+    /// Runs that can be under way at once.
+    pub runs: usize,
     /// Runs under way.
     pub running: usize,
-    /// Callers who wait for a slot.
+    /// Of these, those that wait for an event.
+    pub idle: usize,
+    /// Those that wait for a slot to go on.
+    pub ready: usize,
+    /// Callers who wait to begin a run.
     pub waiting: usize,
     /// Warm isolates that wait for a run.
     pub spares: usize,
@@ -82,13 +103,13 @@ pub struct IsolatePool(Arc<Pool>);
 
 struct Pool {
     host: Host,
-    size: usize,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     spares: Mutex<Spares<IsolateThread>>,
     kept: Mutex<Kept<IsolateThread>>,
     draining: CancellationToken,
+    /// When memory was last looked for.
+    room_made: Mutex<Option<Instant>>,
     running: AtomicUsize,
-    waiting: AtomicUsize,
     created: AtomicU64,
     warm_runs: AtomicU64,
     kept_runs: AtomicU64,
@@ -98,16 +119,15 @@ struct Pool {
 
 impl IsolatePool {
     pub fn new(host: Host, options: PoolOptions) -> Self {
-        let size = options.size.max(1);
+        let PoolOptions { slots, runs, memory, .. } = options;
         Self(Arc::new(Pool {
             host,
-            size,
-            slots: Arc::new(Semaphore::new(size)),
+            slots: Slots::new(Bounds { slots, runs, memory }),
             spares: Mutex::new(Spares::new(options.spares_per_set, options.spares)),
             kept: Mutex::new(Kept::new(options.kept)),
             draining: CancellationToken::new(),
+            room_made: Mutex::default(),
             running: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
             created: AtomicU64::new(0),
             warm_runs: AtomicU64::new(0),
             kept_runs: AtomicU64::new(0),
@@ -121,33 +141,36 @@ impl IsolatePool {
         &self.0.host
     }
 
-    /// Slots that are free at this moment.
+    /// Runs that could begin at this moment, as far as slots go.
     pub fn available(&self) -> usize {
-        if self.0.draining.is_cancelled() { 0 } else { self.0.slots.available_permits() }
+        let (bounds, load) = (self.0.slots.bounds(), self.0.slots.load());
+        let available = bounds.slots.saturating_sub(load.taken).min(bounds.runs.saturating_sub(load.runs));
+        if self.0.draining.is_cancelled() { 0 } else { available }
     }
 
-    /// The right to one run. Waits until there is one, first come, first served. None once the pool is drained.
-    pub async fn slot(&self) -> Option<Slot> {
-        let waiting = Counted::new(&self.0.waiting);
-        let permit = tokio::select! {
-            biased;
-            () = self.0.draining.cancelled() => return None,
-            permit = self.0.slots.clone().acquire_owned() => permit.ok()?,
-        };
-        drop(waiting);
-        Some(Slot { pool: self.0.clone(), permit })
+    /// The right to one run of a group. Waits until it may begin, first come, first served within a group. None once the
+    /// pool is drained.
+    pub async fn slot(&self, group: &Group) -> Option<Slot> {
+        let mut asked = self.0.slots.ask(group);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.0.draining.cancelled() => return None,
+                turn = &mut asked => return Some(Slot { pool: self.0.clone(), turn: turn.ok()? }),
+                () = tokio::time::sleep(LOOK) => self.0.make_room(),
+            }
+        }
     }
 
-    /// As [`Self::slot`], without waiting. None also if all slots are taken.
-    pub fn try_slot(&self) -> Option<Slot> {
+    /// As [`Self::slot`], without waiting. None also if none may begin now.
+    pub fn try_slot(&self, group: &Group) -> Option<Slot> {
         if self.0.draining.is_cancelled() {
             return None;
         }
-        let permit = self.0.slots.clone().try_acquire_owned().ok()?;
-        Some(Slot { pool: self.0.clone(), permit })
+        Some(Slot { pool: self.0.clone(), turn: self.0.slots.try_begin(group)? })
     }
 
-    /// Waits for a slot and runs the job in it. Dropped, the future takes the run with it.
+    /// Waits for a slot and runs the job in it, as one of no group. Dropped, the future takes the run with it.
     pub fn run(
         &self,
         job: Job,
@@ -161,7 +184,7 @@ impl IsolatePool {
             let slot = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return cancelled(),
-                slot = pool.slot() => slot,
+                slot = pool.slot(&None) => slot,
             };
             match slot {
                 Some(slot) => slot.start(asked, job, state, sink, cancel).await,
@@ -185,10 +208,14 @@ impl IsolatePool {
     pub fn stats(&self) -> PoolStats {
         let pool = &self.0;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (bounds, load) = (pool.slots.bounds(), pool.slots.load());
         PoolStats {
-            size: pool.size,
+            slots: bounds.slots,
+            runs: bounds.runs,
             running: pool.running.load(Ordering::Relaxed),
-            waiting: pool.waiting.load(Ordering::Relaxed),
+            idle: load.idle,
+            ready: load.ready,
+            waiting: load.asking,
             spares: pool.spares().len(),
             kept: pool.kept().len(),
             created: count(&pool.created),
@@ -210,13 +237,11 @@ impl IsolatePool {
     /// Gives out no more slots, waits for the runs under way, and ends spares and threads. To hurry, cancel the runs.
     pub async fn drain(&self) {
         self.0.draining.cancel();
-        // Never fails: nothing closes the semaphore.
-        let all = self.0.slots.acquire_many(self.0.size as u32).await;
+        self.0.slots.all_over().await;
         self.0.spares().clear();
         self.retire_kept();
         let threads = self.0.host.threads.clone();
         let _ = tokio::task::spawn_blocking(move || threads.end()).await;
-        drop(all);
     }
 }
 
@@ -236,6 +261,7 @@ impl Pool {
         job: Job,
         state: String,
         sink: LogSink,
+        part: Part,
         cancel: &CancellationToken,
     ) -> Outcome {
         if cancel.is_cancelled() {
@@ -254,7 +280,7 @@ impl Pool {
         let vigil = Vigil::new(isolate.isolate.tripwire.clone(), job.limits.clone());
         let (sender, outcome) = oneshot::channel();
         let report = Box::new(move |outcome| drop(sender.send(outcome)));
-        isolate.isolate.give(Order { job, state, sink, asked, warm, report });
+        isolate.isolate.give(Order { job, state, sink, asked, warm, part: Some(part), report });
         // Nobody else gives this isolate a run: if it is not to be kept, it ends after this one.
         let kept = lodging.map(|lodging| (lodging, isolate));
         self.tend();
@@ -317,9 +343,30 @@ impl Pool {
         blocking(move || host.prepare(&key)).await
     }
 
-    /// Makes one more spare if one is wanted and fewer runs are under way than may be, and when it is made looks again.
+    /// Ends isolates that have nothing to do, if runs wait for want of memory, and looks again whether there is some.
+    fn make_room(&self) {
+        if !self.slots.lack_memory() {
+            return;
+        }
+        let is_due = {
+            let mut made = self.room_made.lock().expect("nothing panics while it holds the time");
+            let is_due = made.is_none_or(|made| made.elapsed() > MAKE_ROOM);
+            if is_due {
+                *made = Some(Instant::now());
+            }
+            is_due
+        };
+        if is_due {
+            let gone = (self.spares().give_up(), self.kept().renew());
+            drop(gone);
+            release_memory();
+        }
+        self.slots.look_again();
+    }
+
+    /// Makes one more spare if one is wanted and there is a slot that nobody waits for, and when it is made looks again.
     fn tend(self: &Arc<Self>) {
-        if self.running.load(Ordering::Relaxed) >= self.size || self.draining.is_cancelled() {
+        if self.draining.is_cancelled() || !self.slots.have_time() {
             return;
         }
         let mut spares = self.spares();
@@ -401,7 +448,7 @@ impl Drop for Counted<'_> {
 /// The right to one run. Goes back when it is dropped.
 pub struct Slot {
     pool: Arc<Pool>,
-    permit: OwnedSemaphorePermit,
+    turn: Turn,
 }
 
 impl Slot {
@@ -415,11 +462,11 @@ impl Slot {
         let cancel = cancel.child_token();
         let token = cancel.clone();
         let run = async move {
-            let Self { pool, permit } = self;
+            let Self { pool, turn } = self;
             let running = Counted::new(&pool.running);
-            let outcome = pool.supervise(asked, job, state, sink, &token).await;
+            let outcome = pool.supervise(asked, job, state, sink, turn.part(), &token).await;
             drop(running);
-            drop(permit);
+            drop(turn);
             pool.tend();
             outcome
         };

@@ -76,6 +76,12 @@ impl<T> Spares<T> {
         }
     }
 
+    /// Takes out those that are ready. Others are made when they are wanted.
+    #[must_use = "dropping an isolate takes time that others need the lock for"]
+    pub fn give_up(&mut self) -> Vec<T> {
+        self.ready.iter_mut().flat_map(|(_, spares)| mem::take(spares)).collect()
+    }
+
     /// Drops all spares and wants none.
     pub fn clear(&mut self) {
         *self = Self { per_kind: 0, kinds: 0, ready: Vec::new(), making: mem::take(&mut self.making) };
@@ -145,6 +151,7 @@ mod tests {
         let (mut spares, mut made) = (Spares::new(1, 2), 0);
         spares.take(&kind("a"));
         fill(&mut spares, &mut made);
+        assert_eq!((spares.give_up(), spares.len(), spares.wanted()), (vec![1], 0, Some(kind("a"))));
         spares.clear();
         assert_eq!((spares.take(&kind("a")), spares.wanted()), (None, None));
     }

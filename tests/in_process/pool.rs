@@ -18,7 +18,10 @@ fn with_pool<F: Future<Output = ()>>(size: usize, test: impl FnOnce(IsolatePool)
     let (host, _directory) = host();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let pool = IsolatePool::new(host, PoolOptions { size, spares_per_set: 1, spares: 2, ..PoolOptions::default() });
+        let pool = IsolatePool::new(
+            host,
+            PoolOptions { slots: size, runs: size, spares_per_set: 1, spares: 2, ..PoolOptions::default() },
+        );
         test(pool.clone()).await;
         pool.drain().await;
     });
@@ -61,11 +64,11 @@ pub fn a_pool_runs_as_many_jobs_at_once_as_it_has_slots() {
     with_pool(3, |pool| async move {
         let waiting = prepared(pool.host(), WAITING, &[COMMON]).await;
         let quick = prepared(pool.host(), "fn(state => ({ ...state, done: true }));", &[COMMON]).await;
-        assert_eq!((pool.available(), pool.stats().size), (3, 3));
+        assert_eq!((pool.available(), pool.stats().slots), (3, 3));
         let runs: Vec<_> = (0..3).map(|_| start(&pool, &waiting, &json!({}))).collect();
         until("three runs at once", || pool.stats().running == 3).await;
         assert_eq!(pool.available(), 0);
-        assert!(pool.try_slot().is_none());
+        assert!(pool.try_slot(&None).is_none());
 
         let queued: Vec<_> = (0..2).map(|_| start(&pool, &quick, &json!({})).1).collect();
         until("two callers wait", || pool.stats().waiting == 2).await;
@@ -83,7 +86,7 @@ pub fn a_pool_runs_as_many_jobs_at_once_as_it_has_slots() {
         assert_eq!((pool.available(), pool.stats().waiting), (3, 0));
 
         // A slot in hand counts, and goes back unused.
-        let slot = pool.slot().await.unwrap();
+        let slot = pool.slot(&None).await.unwrap();
         assert_eq!((pool.available(), pool.stats().running), (2, 0));
         drop(slot);
         assert_eq!(pool.available(), 3);
@@ -198,7 +201,7 @@ pub fn a_cancelled_run_ends() {
             cancelled(outcome.await.unwrap());
 
             // Whoever drops the future takes the run with it; the slot is free when the isolate is gone.
-            let slot = pool.slot().await.unwrap();
+            let slot = pool.slot(&None).await.unwrap();
             let run = slot.run(job.clone(), "{}".into(), Box::new(|_| {}), CancellationToken::new());
             let running = tokio::spawn(run);
             until("the run is under way", || pool.stats().running == 1).await;
@@ -309,7 +312,7 @@ pub fn a_drained_pool_has_neither_runs_nor_threads() {
             async move { pool.drain().await }
         });
         until("no slot is given out", || pool.available() == 0).await;
-        assert!(pool.slot().await.is_none() && pool.try_slot().is_none());
+        assert!(pool.slot(&None).await.is_none() && pool.try_slot(&None).is_none());
         assert!(!drained.is_finished(), "a run is under way");
         cancel.cancel();
         cancelled(last.await.unwrap());

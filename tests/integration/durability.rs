@@ -234,7 +234,7 @@ fn a_task_that_was_not_begun_is_handed_back_even_if_the_database_is_locked_as_th
     let job = format!("fn(async state => {{ await fetch('{}'); return state; }})", gate.url());
     let mut server = Setup::new("jobs: { wait: { adaptor: common, trigger: any, expression: file://wait.js } }\ntriggers: { any: { criteria: {} } }")
         .file("wait.js", &job)
-        .args(&["--concurrency", "1", "--drain-timeout", "10m"])
+        .args(&["--concurrency", "1", "--in-flight", "2", "--drain-timeout", "10m"])
         .start();
     let runs: Vec<String> = (0..3).map(|number| server.send_one(&serde_json::json!({ "number": number }))).collect();
     let under_way = gate.held();

@@ -272,7 +272,7 @@ triggers:
 #[test]
 fn a_run_that_waits_or_is_under_way_can_be_cancelled() {
     let gate = Gate::new();
-    let server = Setup::new(&chain(&gate)).args(&["--concurrency", "1"]).start();
+    let server = Setup::new(&chain(&gate)).args(&["--concurrency", "1", "--in-flight", "2"]).start();
     let number = |n: u32| server.send_one(&json!({ "form": "number", "n": n }));
     let cancel = |id: &str| server.act(&format!("/api/v1/runs/{id}/cancel"), &json!({})).expect(200).json();
 
@@ -463,8 +463,8 @@ triggers:
 ",
         gate = gate.url()
     );
-    // One isolate for a workflow, and one that is left for others.
-    let server = Setup::new(&project).args(&["--concurrency", "1"]).start();
+    // One job of a workflow may be under way, and one of others.
+    let server = Setup::new(&project).args(&["--concurrency", "1", "--in-flight", "2"]).start();
     server.send(&json!({ "form": "hold" }));
     let held = [gate.held(), gate.held()];
     for _ in 0..200 {
@@ -565,7 +565,7 @@ triggers:
 ",
         gate.url()
     );
-    let server = Setup::new(&project).args(&["--concurrency", "2"]).start();
+    let server = Setup::new(&project).args(&["--concurrency", "2", "--in-flight", "3"]).start();
     for _ in 0..20 {
         server.send(&json!({ "form": "hold" }));
     }

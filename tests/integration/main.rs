@@ -45,4 +45,5 @@ mod tokens;
 mod tracing;
 mod v8_archive;
 mod versions;
+mod waiting;
 mod webhook;

@@ -174,7 +174,7 @@ fn stops(server: &Server) {
 #[test]
 fn a_server_that_is_told_to_stop_ends_what_is_under_way_and_begins_nothing() {
     let gate = Gate::new();
-    let mut server = Setup::new(&edition(&gate, 1)).args(&["--concurrency", "1"]).start();
+    let mut server = Setup::new(&edition(&gate, 1)).args(&["--concurrency", "1", "--in-flight", "2"]).start();
     let under_way = first(&server);
     let held = gate.held();
     let waits = first(&server);
