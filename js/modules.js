@@ -117,11 +117,20 @@ function getter(get) {
 
 const builtins = { __proto__: null };
 
-function builtin(name) {
+// Told of each of them before anybody else sees it; says what they shall see.
+let guard;
+
+export function guardBuiltins(by) {
+  guard = by;
+  for (const name of ObjectKeys(builtins)) builtins[name] = guard(name, builtins[name]);
+}
+
+export function builtin(name) {
   observer?.onBuiltin(name);
   const known = builtins[name];
   if (known !== undefined) return known;
-  const namespace = core.createLazyLoader(name)();
+  let namespace = core.createLazyLoader(name)();
+  if (guard !== undefined) namespace = guard(name, namespace);
   builtins[name] = namespace;
   if (name === "node:module") shareModules(namespace.default);
   return namespace;
@@ -159,10 +168,38 @@ export function compileAhead(number) {
 }
 
 function compile(number) {
-  const compiled = ahead[number];
-  if (compiled === undefined) return op_fnhost_compile(number);
+  const known = kept?.[number];
+  if (known !== undefined) return known;
+  const compiled = ahead[number] ?? op_fnhost_compile(number);
   ahead[number] = undefined;
+  if (kept !== undefined) keep(number, compiled);
   return compiled;
+}
+
+// What was compiled by earlier runs, where runs share that and evaluate all modules anew.
+let kept;
+
+function keep(number, compiled) {
+  const { 0: kind, 1: code } = compiled;
+  // What JSON says may be changed by those who read it.
+  if (kind === JSON_TEXT) return;
+  // A script can lay hold of its own function.
+  ObjectFreeze(code);
+  ObjectFreeze(code.prototype);
+  kept[number] = compiled;
+}
+
+// From now on modules are compiled once, and evaluated anew after each `forget`.
+export function keepCompiled() {
+  kept = { __proto__: null };
+  forget();
+}
+
+// Lets go of all that was evaluated.
+export function forget() {
+  records.length = 0;
+  if (node === undefined) return;
+  for (const filename of ObjectKeys(node._cache)) delete node._cache[filename];
 }
 
 // The numbers of all modules that were evaluated and may be in a snapshot, if this is a rehearsal.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
 use deno_core::url::Url;
+use deno_core::stats::RuntimeActivityStats;
 use deno_core::{PollEventLoopOptions, v8};
 use deno_runtime::deno_io::{Stdio, StdioPipe};
 use deno_runtime::deno_os::{ExitCode, WatcherExitHandle, WatcherExited};
@@ -20,7 +21,7 @@ use super::host::Host;
 use super::intercept::Request;
 use super::isolate_thread::Plan;
 use super::job_function::{JOB_PARAMETERS, JobFunction};
-use super::kept::Tenant;
+use super::kept::{Finds, Tenant};
 use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::machine::WorkingDirectory;
@@ -61,6 +62,11 @@ pub struct Job {
 const NOTHING: &Network = &Network::Only(Vec::new());
 
 impl Job {
+    /// What it finds of the runs before; None: its isolate has none.
+    pub(super) fn finds(&self) -> Option<Finds> {
+        self.tenant.map(|tenant| tenant.finds)
+    }
+
     /// What the run may connect to.
     fn reach(&self) -> &Network {
         if self.test { NOTHING } else { &self.network }
@@ -184,6 +190,8 @@ pub(super) struct Isolate {
     /// The job that was compiled, if it is a function.
     compiled: Option<CompiledJob>,
     pub(super) entry: EntryPoints,
+    /// What was open before the first run, where each finds what the first one found.
+    pub(super) opening: Option<RuntimeActivityStats>,
     /// Runs so far, with the one under way.
     runs: u32,
     /// When the last run ended.
@@ -319,6 +327,7 @@ impl Isolate {
             pack: plan.pack.clone(),
             compiled: None,
             entry,
+            opening: None,
             runs: 0,
             rested_since: Instant::now(),
             _stay: stay,
@@ -404,6 +413,9 @@ impl Isolate {
         }
         if job.traceparent.is_some() {
             self.entry.call(runtime, &self.entry.trace, &[])?;
+        }
+        if job.finds() == Some(Finds::Code) {
+            self.watch()?;
         }
         Ok(())
     }
@@ -806,6 +818,9 @@ pub(super) struct EntryPoints {
     evaluate_job: v8::Global<v8::Function>,
     run: v8::Global<v8::Function>,
     evaluated: v8::Global<v8::Function>,
+    pub watch: v8::Global<v8::Function>,
+    pub close: v8::Global<v8::Function>,
+    pub put_back: v8::Global<v8::Function>,
     pub clear_up: v8::Global<v8::Function>,
 }
 
@@ -834,6 +849,9 @@ impl EntryPoints {
             evaluate_job: function("evaluateJob"),
             run: function("run"),
             evaluated: function("evaluated"),
+            watch: function("watch"),
+            close: function("close"),
+            put_back: function("putBack"),
             clear_up: function("clearUp"),
         };
         global.delete(scope, name);
@@ -847,13 +865,23 @@ impl EntryPoints {
         function: &v8::Global<v8::Function>,
         arguments: &[v8::Global<v8::Value>],
     ) -> Result<(), String> {
+        self.ask(runtime, function, arguments).map(drop)
+    }
+
+    /// The same. Returns the text that the function returns, if any.
+    pub(super) fn ask(
+        &self,
+        runtime: &mut deno_core::JsRuntime,
+        function: &v8::Global<v8::Function>,
+        arguments: &[v8::Global<v8::Value>],
+    ) -> Result<Option<String>, String> {
         deno_core::scope!(scope, runtime);
         let function = v8::Local::new(scope, function);
         let arguments: Vec<_> = arguments.iter().map(|argument| v8::Local::new(scope, argument)).collect();
         let this = v8::undefined(scope).into();
         v8::tc_scope!(scope, scope);
-        if function.call(scope, this, &arguments).is_some() {
-            return Ok(());
+        if let Some(answer) = function.call(scope, this, &arguments) {
+            return Ok(answer.is_string().then(|| answer.to_rust_string_lossy(scope)));
         }
         let message = scope.exception().map(|e| e.to_rust_string_lossy(scope)).unwrap_or_default();
         Err(format!("the host's own JavaScript failed: {message}"))

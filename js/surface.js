@@ -1,0 +1,511 @@
+// What runs share at the level `module`, and how it is kept as it was.
+//
+// Modules of packages are evaluated anew in each run (`modules.js`). What they find around them is the same for all runs
+// of an isolate: the global scope, the language's built-ins, Node's modules. Here is how it looked before the first run,
+// and after each run it is made to look so again. What cannot be put back is told, and then the isolate is not used again.
+//
+// A look at every property takes too long. So what programs rarely change is *sealed*: nothing can be added to it, taken
+// from it or defined otherwise, and what is left to compare are values, in generated code. Where programs do add
+// something, as to `Array.prototype`, names are counted as well. What has no properties, as a list of listeners in a
+// variable of the runtime, cannot be compared at all: who calls a function that changes such a thing is remembered.
+
+import { core, primordials } from "ext:core/mod.js";
+import { builtin, guardBuiltins, keepCompiled } from "ext:fnhost/modules.js";
+import * as runtime from "ext:fnhost/runtime.js";
+
+const {
+  ArrayPrototypeIncludes,
+  ArrayPrototypeJoin,
+  ArrayPrototypeMap,
+  ArrayPrototypePush,
+  ArrayPrototypeSome,
+  Function,
+  FunctionPrototypeCall,
+  JSONStringify,
+  ObjectDefineProperty,
+  ObjectFreeze,
+  ObjectGetOwnPropertyDescriptor,
+  ObjectGetPrototypeOf,
+  ObjectHasOwn,
+  ObjectIs,
+  ObjectIsFrozen,
+  ObjectKeys,
+  ObjectSeal,
+  Proxy,
+  ReflectApply,
+  ReflectConstruct,
+  ReflectDefineProperty,
+  ReflectDeleteProperty,
+  ReflectOwnKeys,
+  ReflectSet,
+  ReflectSetPrototypeOf,
+  RegExpPrototypeExec,
+  SafeMap,
+  SafeSet,
+  String,
+  StringPrototypeStartsWith,
+  SymbolFor,
+  SymbolToStringTag,
+} = primordials;
+
+// Built-ins that programs do add to. Nothing that they have can be taken away or defined otherwise.
+const EXTENDED = ["Array", "Date", "Error", "Function", "JSON", "Map", "Math", "Number", "Object", "Promise", "Reflect", "RegExp", "Set", "String", "Symbol"];
+
+// Node's modules of which nothing else remembers anything. An isolate in which another one was loaded is not used again.
+const WATCHED_PARTS = [
+  "assert",
+  "assert/strict",
+  "async_hooks",
+  "buffer",
+  "child_process",
+  "console",
+  "constants",
+  "crypto",
+  "diagnostics_channel",
+  "dns",
+  "dns/promises",
+  "events",
+  "fs",
+  "fs/promises",
+  "http",
+  "http2",
+  "https",
+  "module",
+  "net",
+  "os",
+  "path",
+  "path/posix",
+  "path/win32",
+  "perf_hooks",
+  "process",
+  "punycode",
+  "querystring",
+  "readline",
+  "stream",
+  "stream/promises",
+  "stream/web",
+  "string_decoder",
+  "sys",
+  "timers",
+  "timers/promises",
+  "tls",
+  "tty",
+  "url",
+  "util",
+  "util/types",
+  "vm",
+  "worker_threads",
+  "zlib",
+];
+
+// Functions of Node's modules whose effect lasts and has no property.
+const LASTING = {
+  __proto__: null,
+  "node:async_hooks": ["createHook"],
+  "node:crypto": ["setEngine", "setFips"],
+  "node:dns": ["setDefaultResultOrder", "setServers"],
+  "node:dns/promises": ["setDefaultResultOrder", "setServers"],
+  "node:module": ["register", "registerHooks"],
+  "node:net": ["setDefaultAutoSelectFamily", "setDefaultAutoSelectFamilyAttemptTimeout"],
+  "node:perf_hooks": ["PerformanceObserver"],
+  "node:process": ["getBuiltinModule", "setUncaughtExceptionCaptureCallback"],
+  "node:stream": ["setDefaultHighWaterMark"],
+  "node:tls": ["setDefaultCACertificates"],
+  "node:worker_threads": ["BroadcastChannel", "MessageChannel", "setEnvironmentData"],
+};
+
+// Where undici keeps the client that all copies of it shall use, so that it cannot be deleted. It is there, as undefined,
+// before the first run.
+const DISPATCHERS = ["undici.globalDispatcher.1", "undici.globalDispatcher.2"];
+
+// Node's modules that open connections.
+const CONNECTING = ["node:http", "node:http2", "node:https", "node:net", "node:tls"];
+
+// ---------------------------------------------------------------------------------------------------------------
+// What there is
+// ---------------------------------------------------------------------------------------------------------------
+
+// All objects that were looked at.
+const known = new SafeSet();
+
+// Functions and prototypes that programs do add to.
+const open = new SafeSet();
+
+// Of each set of objects that came to be known together: a function that tells whether all is as it was, and its parts.
+const surfaces = [];
+
+// Values that only an accessor shows.
+const settings = [];
+
+// What the run did that cannot be put back.
+let trace;
+
+const isObject = (value) => typeof value === "function" || (typeof value === "object" && value !== null);
+
+// Takes note of these objects and of all that they lead to.
+function admit(roots) {
+  const queue = [];
+  const meet = (value) => {
+    if (!isObject(value) || core.isProxy(value) || core.isTypedArray(value) || known.has(value)) return;
+    known.add(value);
+    ArrayPrototypePush(queue, value);
+  };
+  const surface = { comparisons: [], names: [], accessors: [] };
+  for (let at = 0; at < roots.length; at++) meet(roots[at]);
+  for (let at = 0; at < queue.length; at++) {
+    const object = queue[at];
+    const keys = ReflectOwnKeys(object);
+    if (core.isModuleNamespaceObject(object)) {
+      for (let at = 0; at < keys.length; at++) meet(object[keys[at]]);
+      continue;
+    }
+    const descriptors = ArrayPrototypeMap(keys, (key) => ObjectGetOwnPropertyDescriptor(object, key));
+    meet(ObjectGetPrototypeOf(object));
+    for (let at = 0; at < descriptors.length; at++) {
+      const { value, get, set } = descriptors[at];
+      meet(value);
+      meet(get);
+      meet(set);
+    }
+    note(surface, object, keys, descriptors, meet);
+  }
+  surface.isUnchanged = generate(surface.comparisons);
+  ArrayPrototypePush(surfaces, surface);
+}
+
+function note(surface, object, keys, descriptors, meet) {
+  if (ObjectIsFrozen(object)) return;
+  const isOpen = open.has(object) || !canBeSealed(object);
+  if (isOpen) {
+    ArrayPrototypePush(surface.names, { object, keys, prototype: ObjectGetPrototypeOf(object) });
+    if (open.has(object)) fix(object, keys);
+  } else {
+    ObjectSeal(object);
+  }
+  for (let at = 0; at < keys.length; at++) {
+    const key = keys[at];
+    const { value, writable, get, set } = descriptors[at];
+    if (get === undefined && set === undefined) {
+      if (writable) ArrayPrototypePush(surface.comparisons, { object, key, value });
+    } else if (isOpen && !open.has(object)) {
+      ArrayPrototypePush(surface.accessors, { object, key, descriptor: descriptors[at] });
+    } else if (get !== undefined && set !== undefined && typeof object === "function") {
+      meet(noteSetting(object, key));
+    }
+  }
+}
+
+// What was set through an accessor, such as `EventEmitter.defaultMaxListeners`. Returns its value.
+function noteSetting(object, key) {
+  // The last match, which is put back otherwise.
+  if (object === RegExpConstructor) return undefined;
+  try {
+    const value = object[key];
+    ArrayPrototypePush(settings, { object, key, value });
+    return value;
+  } catch {
+    // It is none of this object, but of those that inherit from it.
+    return undefined;
+  }
+}
+
+const RegExpConstructor = globalThis.RegExp;
+
+// As sealing does, but for what is added.
+function fix(object, keys) {
+  for (let at = 0; at < keys.length; at++) {
+    ObjectDefineProperty(object, keys[at], { __proto__: null, configurable: false });
+  }
+}
+
+// Whether programs do not add to it.
+function canBeSealed(object) {
+  if (typeof object === "function") return true;
+  const constructor = ObjectGetOwnPropertyDescriptor(object, "constructor")?.value;
+  return typeof constructor === "function" && constructor.prototype === object;
+}
+
+// Comparisons that one generated function makes.
+const PER_FUNCTION = 150;
+
+// A function that tells whether all these properties have their values. Each is read in a place of its own in the code, so
+// that V8 reads it at once.
+function generate(comparisons) {
+  const parts = [];
+  for (let start = 0; start < comparisons.length; start += PER_FUNCTION) {
+    const objects = [];
+    const numbers = new SafeMap();
+    const values = [];
+    const keys = [];
+    const conditions = [];
+    for (let at = start; at < comparisons.length && at < start + PER_FUNCTION; at++) {
+      const { object, key, value } = comparisons[at];
+      let number = numbers.get(object);
+      if (number === undefined) {
+        number = ArrayPrototypePush(objects, object) - 1;
+        numbers.set(object, number);
+      }
+      const name = typeof key === "string" ? JSONStringify(key) : `k[${ArrayPrototypePush(keys, key) - 1}]`;
+      const now = `o${number}[${name}]`;
+      const was = `v[${ArrayPrototypePush(values, value) - 1}]`;
+      ArrayPrototypePush(conditions, ObjectIs(value, NaN) ? `${now}!==${now}` : `${now}===${was}`);
+    }
+    const names = ArrayPrototypeJoin(ArrayPrototypeMap(objects, (_, number) => `o${number}=o[${number}]`), ",");
+    const body = `"use strict";const ${names};return()=>${ArrayPrototypeJoin(conditions, "&&")}`;
+    ArrayPrototypePush(parts, new Function("o", "k", "v", body)(objects, keys, values));
+  }
+  return () => {
+    for (let at = 0; at < parts.length; at++) {
+      if (!parts[at]()) return false;
+    }
+    return true;
+  };
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// After a run
+// ---------------------------------------------------------------------------------------------------------------
+
+// Makes everything as it was. Otherwise returns what is not.
+export function putBack() {
+  // What the last match was, of whichever expression, is to be had from `RegExp.$1` and its like.
+  RegExpPrototypeExec(/(?:)/, "");
+  try {
+    for (let at = 0; at < surfaces.length; at++) {
+      const { isUnchanged, comparisons, names, accessors } = surfaces[at];
+      for (let at = 0; at < names.length; at++) putNamesBack(names[at]);
+      for (let at = 0; at < accessors.length; at++) putAccessorBack(accessors[at]);
+      if (!isUnchanged()) putValuesBack(comparisons);
+    }
+    for (let at = 0; at < settings.length; at++) {
+      const { object, key, value } = settings[at];
+      if (!ObjectIs(object[key], value)) putValueBack(settings[at]);
+    }
+  } catch (error) {
+    trace ??= `it could not be looked at what the run had changed: ${error}`;
+  }
+  const result = trace;
+  trace = undefined;
+  run += 1;
+  return result;
+}
+
+function putNamesBack({ object, keys, prototype }) {
+  if (ObjectGetPrototypeOf(object) !== prototype && !ReflectSetPrototypeOf(object, prototype)) {
+    trace ??= "the run changed what an object inherits from";
+  }
+  const now = ReflectOwnKeys(object);
+  if (now.length === keys.length) return;
+  for (let at = 0; at < now.length; at++) {
+    const key = now[at];
+    if (!ArrayPrototypeIncludes(keys, key) && !ReflectDeleteProperty(object, key)) {
+      trace ??= `the run added ${String(key)} to what all share`;
+    }
+  }
+}
+
+function putAccessorBack({ object, key, descriptor }) {
+  const now = ObjectGetOwnPropertyDescriptor(object, key);
+  if (now !== undefined && now.get === descriptor.get && now.set === descriptor.set) return;
+  if (!ReflectDefineProperty(object, key, descriptor)) trace ??= `the run replaced ${String(key)}`;
+}
+
+function putValuesBack(comparisons) {
+  for (let at = 0; at < comparisons.length; at++) {
+    const { object, key, value } = comparisons[at];
+    if (!ObjectIs(object[key], value)) putValueBack(comparisons[at]);
+  }
+}
+
+function putValueBack({ object, key, value }) {
+  const isBack = ObjectHasOwn(object, key) ? ReflectSet(object, key, value) : ReflectDefineProperty(object, key, plain(value));
+  if (!isBack || !ObjectIs(object[key], value)) trace ??= `the run changed ${String(key)} for all`;
+}
+
+const plain = (value) => ({ __proto__: null, value, writable: true, enumerable: true, configurable: true });
+
+// ---------------------------------------------------------------------------------------------------------------
+// What a run leaves open
+// ---------------------------------------------------------------------------------------------------------------
+
+const connections = new SafeSet();
+
+// Ends connections and timers of the run, also those that keep no event loop alive. If there were any, returns what,
+// and their ends are to be waited for.
+export function close() {
+  const { size } = connections;
+  for (const socket of connections) {
+    connections.delete(socket);
+    socket.destroy();
+  }
+  const timers = listTimers();
+  for (let at = 0; at < timers.length; at++) cancel(timers[at]);
+  if (timers.length > 0 && listTimers().length > 0) trace ??= "the run left a timer of the runtime's own";
+  if (size + timers.length > 0) return size > 0 ? "connections" : "timers";
+}
+
+const loadNodeTimers = () => core.loadExtScript("ext:deno_node/internal/timers.mjs");
+const loadWebTimers = () => core.loadExtScript("ext:deno_web/02_timers.js");
+
+function cancel(number) {
+  const { getActiveTimer, kDestroy } = loadNodeTimers();
+  const timer = getActiveTimer(number);
+  if (timer !== undefined) timer[kDestroy]();
+  else loadWebTimers().clearTimeout(number);
+}
+
+let watchesConnections = false;
+
+function watchConnections() {
+  if (watchesConnections) return;
+  watchesConnections = true;
+  const { Server, Socket: { prototype } } = core.createLazyLoader("node:net")().default;
+  const { connect } = prototype;
+  prototype.connect = function (...values) {
+    connections.add(this);
+    FunctionPrototypeCall(once, this, "close", forget);
+    return ReflectApply(connect, this, values);
+  };
+  const { once } = prototype;
+  function forget() {
+    connections.delete(this);
+  }
+  rememberUse("node:net", Server.prototype, "listen");
+}
+
+// The number of runs so far. What a run arranged for is not done in another one.
+let run = 0;
+
+// Calls back when something is gone, which may be in any run: then only in the one that asked for it.
+function guardFinalizers() {
+  const Original = globalThis.FinalizationRegistry;
+  const guarded = new Proxy(Original, {
+    __proto__: null,
+    construct(target, values, constructor) {
+      const { 0: cleanUp } = values;
+      const owner = run;
+      const guard = (held) => owner === run ? cleanUp(held) : undefined;
+      return ReflectConstruct(target, [typeof cleanUp === "function" ? guard : cleanUp], constructor);
+    },
+  });
+  Original.prototype.constructor = guarded;
+  globalThis.FinalizationRegistry = guarded;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Before the first run
+// ---------------------------------------------------------------------------------------------------------------
+
+// Gives the numbers of all timers.
+let listTimers;
+
+// From now on, everything that runs find is as it is now.
+export function begin(timers) {
+  listTimers = timers;
+  keepCompiled();
+  for (const name of DISPATCHERS) {
+    ObjectDefineProperty(globalThis, SymbolFor(name), { __proto__: null, value: undefined, writable: true, configurable: true });
+  }
+  guardFinalizers();
+  rememberUse("URL", globalThis.URL, "createObjectURL");
+  for (const name of EXTENDED) {
+    open.add(globalThis[name]);
+    if (globalThis[name].prototype !== undefined) open.add(globalThis[name].prototype);
+  }
+  guardPart("node:process", core.createLazyLoader("node:process")());
+  guardBuiltins(guardPart);
+  for (const key of ReflectOwnKeys(globalThis)) admitWhenRead(key);
+  admit([globalThis, runtime, ...hidden()]);
+}
+
+// Prototypes that no name leads to.
+function hidden() {
+  const { clearImmediate, clearTimeout, setImmediate, setTimeout } = globalThis;
+  const timers = [setTimeout(() => {}, 0), setImmediate(() => {})];
+  clearTimeout(timers[0]);
+  clearImmediate(timers[1]);
+  const functions = [function* () {}, async () => {}, async function* () {}];
+  const iterators = [[].values(), new Map().keys(), new Set().keys(), "".matchAll(/x/g), ""[Symbol.iterator]()];
+  return ArrayPrototypeMap([...timers, ...functions, ...iterators], (value) => ObjectGetPrototypeOf(value));
+}
+
+// A part of the runtime that is loaded when a name of the global scope is first read.
+function admitWhenRead(key) {
+  const descriptor = ObjectGetOwnPropertyDescriptor(globalThis, key);
+  const { get, set } = descriptor;
+  if (get === undefined || !descriptor.configurable || key === "eval") return;
+  let isKnown = false;
+  const read = function () {
+    const value = FunctionPrototypeCall(get, this);
+    if (!isKnown) {
+      isKnown = true;
+      admit([value]);
+    }
+    return value;
+  };
+  ObjectDefineProperty(globalThis, key, { ...descriptor, get: read, set });
+}
+
+// A part of the Node layer, before anybody else sees it. Returns what they shall see.
+function guardPart(name, namespace) {
+  return shown[name] ??= lookAtPart(name, namespace);
+}
+
+const shown = { __proto__: null };
+
+function lookAtPart(name, namespace) {
+  const isWatched = ArrayPrototypeSome(WATCHED_PARTS, (part) => name === `node:${part}`);
+  if (!isWatched) trace ??= `the run loaded ${name}`;
+  if (ArrayPrototypeIncludes(CONNECTING, name)) watchConnections();
+  const { default: part } = namespace;
+  const lasting = LASTING[name] ?? [];
+  for (let at = 0; at < lasting.length; at++) rememberUse(name, part, lasting[at]);
+  if (name === "node:diagnostics_channel") {
+    rememberUse(name, part.Channel.prototype, "subscribe");
+    rememberUse(name, part.Channel.prototype, "bindStore");
+  }
+  if (name === "node:module") admitWhenRequired(part);
+  // The process gets properties of its own accord.
+  if (isObject(part) && part !== globalThis.process) open.add(part);
+  admit([namespace]);
+  return lasting.length > 0 ? withUse(namespace, part, lasting) : namespace;
+}
+
+// A namespace that has these functions from the default export.
+function withUse(namespace, part, lasting) {
+  const copy = { __proto__: null };
+  const keys = ObjectKeys(namespace);
+  for (let at = 0; at < keys.length; at++) {
+    const key = keys[at];
+    copy[key] = ArrayPrototypeIncludes(lasting, key) ? part[key] : namespace[key];
+  }
+  ObjectDefineProperty(copy, SymbolToStringTag, { __proto__: null, value: "Module" });
+  return ObjectFreeze(copy);
+}
+
+// Node's own loader gives parts out past `modules.js`.
+function admitWhenRequired(Module) {
+  const { _load: load, isBuiltin } = Module;
+  Module._load = function (request, ...rest) {
+    if (isBuiltin(request)) builtin(StringPrototypeStartsWith(request, "node:") ? request : `node:${request}`);
+    return ReflectApply(load, this, [request, ...rest]);
+  };
+}
+
+// Replaces a function by one of which it is known that it was used.
+function rememberUse(owner, object, key) {
+  const original = object[key];
+  if (typeof original !== "function") return;
+  const used = () => trace ??= `the run used ${key} of ${owner}`;
+  object[key] = new Proxy(original, {
+    __proto__: null,
+    apply(target, self, values) {
+      used();
+      return ReflectApply(target, self, values);
+    },
+    construct(target, values, constructor) {
+      used();
+      return ReflectConstruct(target, values, constructor);
+    },
+  });
+}
