@@ -189,17 +189,42 @@ function keep(number, compiled) {
   kept[number] = compiled;
 }
 
+// Says of a module that was evaluated whether it may outlast `forget`.
+let share;
+
+// Numbers of those that may, and of those that may no longer.
+let shared;
+let unshared;
+
 // From now on modules are compiled once, and evaluated anew after each `forget`.
-export function keepCompiled() {
+export function keepCompiled(by) {
   kept = { __proto__: null };
+  shared = { __proto__: null };
+  unshared = { __proto__: null };
+  share = by;
   forget();
 }
 
-// Lets go of all that was evaluated.
+// Lets go of all that was evaluated and is not shared.
 export function forget() {
   records.length = 0;
-  if (node === undefined) return;
-  for (const filename of ObjectKeys(node._cache)) delete node._cache[filename];
+  if (node !== undefined) {
+    for (const filename of ObjectKeys(node._cache)) delete node._cache[filename];
+  }
+  for (const number of ObjectKeys(shared)) records[number] = shared[number];
+}
+
+function offer(number, record) {
+  const { module } = record;
+  const letGo = () => {
+    unshared[number] = true;
+    delete shared[number];
+  };
+  if (unshared[number] || !share(module.filename, module.exports, letGo)) return;
+  // Where it was first required is of that run.
+  module.parent = undefined;
+  module.children = [];
+  shared[number] = record;
 }
 
 // The numbers of all modules that were evaluated and may be in a snapshot, if this is a rehearsal.
@@ -246,6 +271,7 @@ function evaluateNow(number, parent) {
     if (node !== undefined) delete node._cache[filename];
     throw error;
   }
+  if (share !== undefined) offer(number, record);
   return record;
 }
 

@@ -4,9 +4,9 @@
 // of an isolate: the global scope, the language's built-ins, Node's modules. Here is how it looked before the first run,
 // and after each run it is made to look so again. What cannot be put back is told, and then the isolate is not used again.
 //
-// A look at every property takes too long. So what programs rarely change is *sealed*: nothing can be added to it, taken
-// from it or defined otherwise, and what is left to compare are values, in generated code. Where programs do add
-// something, as to `Array.prototype`, names are counted as well. What has no properties, as a list of listeners in a
+// A look at every property takes too long. So functions that are only to be called are frozen, and other functions and
+// prototypes *sealed*: nothing can be added to them, taken from them or defined otherwise, and what is left to compare are
+// values, in generated code. Where programs do add something, as to `Array.prototype`, names are counted as well. What has no properties, as a list of listeners in a
 // variable of the runtime, cannot be compared at all: who calls a function that changes such a thing is remembered.
 
 import { core, primordials } from "ext:core/mod.js";
@@ -14,6 +14,7 @@ import { builtin, guardBuiltins, keepCompiled } from "ext:fnhost/modules.js";
 import * as runtime from "ext:fnhost/runtime.js";
 
 const {
+  ArrayPrototypeEvery,
   ArrayPrototypeIncludes,
   ArrayPrototypeJoin,
   ArrayPrototypeMap,
@@ -43,12 +44,13 @@ const {
   SafeMap,
   SafeSet,
   String,
+  StringPrototypeEndsWith,
   StringPrototypeStartsWith,
   SymbolFor,
   SymbolToStringTag,
 } = primordials;
 
-// Built-ins that programs do add to. Nothing that they have can be taken away or defined otherwise.
+// Built-ins that programs do add to.
 const EXTENDED = ["Array", "Date", "Error", "Function", "JSON", "Map", "Math", "Number", "Object", "Promise", "Reflect", "RegExp", "Set", "String", "Symbol"];
 
 // Node's modules of which nothing else remembers anything. An isolate in which another one was loaded is not used again.
@@ -176,24 +178,34 @@ function admit(roots) {
 function note(surface, object, keys, descriptors, meet) {
   if (ObjectIsFrozen(object)) return;
   const isOpen = open.has(object) || !canBeSealed(object);
-  if (isOpen) {
-    ArrayPrototypePush(surface.names, { object, keys, prototype: ObjectGetPrototypeOf(object) });
-    if (open.has(object)) fix(object, keys);
-  } else {
-    ObjectSeal(object);
-  }
+  if (isOpen) ArrayPrototypePush(surface.names, { object, keys, prototype: ObjectGetPrototypeOf(object) });
+  else if (freezePlain(object, keys)) return;
+  else ObjectSeal(object);
   for (let at = 0; at < keys.length; at++) {
     const key = keys[at];
     const { value, writable, get, set } = descriptors[at];
     if (get === undefined && set === undefined) {
       if (writable) ArrayPrototypePush(surface.comparisons, { object, key, value });
-    } else if (isOpen && !open.has(object)) {
+    } else if (isOpen) {
       ArrayPrototypePush(surface.accessors, { object, key, descriptor: descriptors[at] });
-    } else if (get !== undefined && set !== undefined && typeof object === "function") {
-      meet(noteSetting(object, key));
     }
+    if (get !== undefined && set !== undefined && typeof object === "function") meet(noteSetting(object, key));
   }
 }
+
+// A function that has nothing but what every function has. Returns false of any other object.
+function freezePlain(object, keys) {
+  if (typeof object !== "function" || !ArrayPrototypeEvery(keys, (key) => ArrayPrototypeIncludes(PLAIN, key))) return false;
+  const { value: prototype } = ObjectGetOwnPropertyDescriptor(object, "prototype") ?? { __proto__: null };
+  if (isObject(prototype)) {
+    if (ReflectOwnKeys(prototype).length !== 1 || prototype.constructor !== object) return false;
+    ObjectFreeze(prototype);
+  }
+  ObjectFreeze(object);
+  return true;
+}
+
+const PLAIN = ["arguments", "caller", "length", "name", "prototype"];
 
 // What was set through an accessor, such as `EventEmitter.defaultMaxListeners`. Returns its value.
 function noteSetting(object, key) {
@@ -210,13 +222,6 @@ function noteSetting(object, key) {
 }
 
 const RegExpConstructor = globalThis.RegExp;
-
-// As sealing does, but for what is added.
-function fix(object, keys) {
-  for (let at = 0; at < keys.length; at++) {
-    ObjectDefineProperty(object, keys[at], { __proto__: null, configurable: false });
-  }
-}
 
 // Whether programs do not add to it.
 function canBeSealed(object) {
@@ -267,15 +272,25 @@ function generate(comparisons) {
 // ---------------------------------------------------------------------------------------------------------------
 
 // Makes everything as it was. Otherwise returns what is not.
+let T = {n:0};
+const now = globalThis.performance.now.bind(globalThis.performance);
 export function putBack() {
+  T.n++;
+  let a = now();
   // What the last match was, of whichever expression, is to be had from `RegExp.$1` and its like.
   RegExpPrototypeExec(/(?:)/, "");
   try {
     for (let at = 0; at < surfaces.length; at++) {
       const { isUnchanged, comparisons, names, accessors } = surfaces[at];
+      let t0 = now();
       for (let at = 0; at < names.length; at++) putNamesBack(names[at]);
+      let t1 = now();
       for (let at = 0; at < accessors.length; at++) putAccessorBack(accessors[at]);
-      if (!isUnchanged()) putValuesBack(comparisons);
+      let t2 = now();
+      const r = isUnchanged();
+      let t3 = now();
+      if (T.n % 50 === 1) core.print(`surface ${at}: names ${names.length} ${names.reduce((n, x) => n + x.keys.length, 0)} ${((t1-t0)*1000).toFixed(0)} accessors ${accessors.length} ${((t2-t1)*1000).toFixed(0)} comparisons ${comparisons.length} ${((t3-t2)*1000).toFixed(0)} ${r}\n`);
+      if (!r) putValuesBack(comparisons);
     }
     for (let at = 0; at < settings.length; at++) {
       const { object, key, value } = settings[at];
@@ -319,6 +334,7 @@ function putValuesBack(comparisons) {
 
 function putValueBack({ object, key, value }) {
   const isBack = ObjectHasOwn(object, key) ? ReflectSet(object, key, value) : ReflectDefineProperty(object, key, plain(value));
+  core.print(`back ${String(key)}\n`);
   if (!isBack || !ObjectIs(object[key], value)) trace ??= `the run changed ${String(key)} for all`;
 }
 
@@ -393,6 +409,27 @@ function guardFinalizers() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
+// Libraries
+// ---------------------------------------------------------------------------------------------------------------
+
+// Large packages that adaptors evaluate whenever they load, and that keep nothing but by the functions named here: by the
+// end of their main file's path. All runs share one that was evaluated once, until a run calls such a function.
+const LIBRARIES = { __proto__: null, "/node_modules/lodash/lodash.js": ["uniqueId"] };
+
+// Says of a module that was just evaluated whether the next run may have it. `letGo` is called when that is over.
+function share(filename, exports, letGo) {
+  const names = ObjectKeys(LIBRARIES);
+  for (let at = 0; at < names.length; at++) {
+    if (!StringPrototypeEndsWith(filename, names[at])) continue;
+    const keeping = LIBRARIES[names[at]];
+    for (let at = 0; at < keeping.length; at++) rememberUse(filename, exports, keeping[at], letGo);
+    admit([exports]);
+    return true;
+  }
+  return false;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
 // Before the first run
 // ---------------------------------------------------------------------------------------------------------------
 
@@ -402,7 +439,7 @@ let listTimers;
 // From now on, everything that runs find is as it is now.
 export function begin(timers) {
   listTimers = timers;
-  keepCompiled();
+  keepCompiled(share);
   for (const name of DISPATCHERS) {
     ObjectDefineProperty(globalThis, SymbolFor(name), { __proto__: null, value: undefined, writable: true, configurable: true });
   }
@@ -493,10 +530,9 @@ function admitWhenRequired(Module) {
 }
 
 // Replaces a function by one of which it is known that it was used.
-function rememberUse(owner, object, key) {
+function rememberUse(owner, object, key, used = () => trace ??= `the run used ${key} of ${owner}`) {
   const original = object[key];
   if (typeof original !== "function") return;
-  const used = () => trace ??= `the run used ${key} of ${owner}`;
   object[key] = new Proxy(original, {
     __proto__: null,
     apply(target, self, values) {

@@ -58,7 +58,9 @@ impl Isolate {
 
     /// Makes what runs share as it was before the first one.
     pub(super) fn put_back(&mut self) -> Result<(), String> {
+        let t = std::time::Instant::now();
         let trace = self.entry.ask(&mut self.worker.js_runtime, &self.entry.put_back, &[])?;
+        tracing::debug!(back=?t.elapsed(), "TIMES");
         trace.map_or(Ok(()), Err)
     }
 

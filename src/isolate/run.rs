@@ -452,6 +452,7 @@ impl Isolate {
         }
         let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
         stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
+        tracing::debug!(load=?stats.load, evaluate=?stats.evaluate, run=?stats.run, modules=?self.footprint().modules, "TIMES");
         let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
         drop(watch);
         let mut footprint = None;
