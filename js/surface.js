@@ -51,7 +51,7 @@ const {
 } = primordials;
 
 // Built-ins that programs do add to.
-const EXTENDED = ["Array", "Date", "Error", "Function", "JSON", "Map", "Math", "Number", "Object", "Promise", "Reflect", "RegExp", "Set", "String", "Symbol"];
+const EXTENDED = ["Array", "Date", "Error", "Function", "Math", "Number", "Object", "Promise", "Reflect", "String", "Symbol"];
 
 // Node's modules of which nothing else remembers anything. An isolate in which another one was loaded is not used again.
 const WATCHED_PARTS = [
@@ -120,9 +120,6 @@ const LASTING = {
 // before the first run.
 const DISPATCHERS = ["undici.globalDispatcher.1", "undici.globalDispatcher.2"];
 
-// Node's modules that open connections.
-const CONNECTING = ["node:http", "node:http2", "node:https", "node:net", "node:tls"];
-
 // ---------------------------------------------------------------------------------------------------------------
 // What there is
 // ---------------------------------------------------------------------------------------------------------------
@@ -177,7 +174,7 @@ function admit(roots) {
 
 function note(surface, object, keys, descriptors, meet) {
   if (ObjectIsFrozen(object)) return;
-  const isOpen = open.has(object) || !canBeSealed(object);
+  const isOpen = open.has(object) || !canBeSealed(object, descriptors);
   if (isOpen) ArrayPrototypePush(surface.names, { object, keys, prototype: ObjectGetPrototypeOf(object) });
   else if (freezePlain(object, keys)) return;
   else ObjectSeal(object);
@@ -223,11 +220,13 @@ function noteSetting(object, key) {
 
 const RegExpConstructor = globalThis.RegExp;
 
-// Whether programs do not add to it.
-function canBeSealed(object) {
-  if (typeof object === "function") return true;
+// Whether programs do not add to it: functions, prototypes, namespaces as `Intl`, and lists of constants.
+function canBeSealed(object, descriptors) {
+  if (typeof object === "function" || ObjectHasOwn(object, SymbolToStringTag)) return true;
   const constructor = ObjectGetOwnPropertyDescriptor(object, "constructor")?.value;
-  return typeof constructor === "function" && constructor.prototype === object;
+  if (typeof constructor === "function" && constructor.prototype === object) return true;
+  const isConstant = ({ value, get, set }) => !isObject(value) && get === undefined && set === undefined;
+  return descriptors.length > 0 && ArrayPrototypeEvery(descriptors, isConstant);
 }
 
 // Comparisons that one generated function makes.
@@ -272,25 +271,16 @@ function generate(comparisons) {
 // ---------------------------------------------------------------------------------------------------------------
 
 // Makes everything as it was. Otherwise returns what is not.
-let T = {n:0};
-const now = globalThis.performance.now.bind(globalThis.performance);
 export function putBack() {
-  T.n++;
-  let a = now();
   // What the last match was, of whichever expression, is to be had from `RegExp.$1` and its like.
   RegExpPrototypeExec(/(?:)/, "");
+  clearTimeline();
   try {
     for (let at = 0; at < surfaces.length; at++) {
       const { isUnchanged, comparisons, names, accessors } = surfaces[at];
-      let t0 = now();
       for (let at = 0; at < names.length; at++) putNamesBack(names[at]);
-      let t1 = now();
       for (let at = 0; at < accessors.length; at++) putAccessorBack(accessors[at]);
-      let t2 = now();
-      const r = isUnchanged();
-      let t3 = now();
-      if (T.n % 50 === 1) core.print(`surface ${at}: names ${names.length} ${names.reduce((n, x) => n + x.keys.length, 0)} ${((t1-t0)*1000).toFixed(0)} accessors ${accessors.length} ${((t2-t1)*1000).toFixed(0)} comparisons ${comparisons.length} ${((t3-t2)*1000).toFixed(0)} ${r}\n`);
-      if (!r) putValuesBack(comparisons);
+      if (!isUnchanged()) putValuesBack(comparisons);
     }
     for (let at = 0; at < settings.length; at++) {
       const { object, key, value } = settings[at];
@@ -334,7 +324,6 @@ function putValuesBack(comparisons) {
 
 function putValueBack({ object, key, value }) {
   const isBack = ObjectHasOwn(object, key) ? ReflectSet(object, key, value) : ReflectDefineProperty(object, key, plain(value));
-  core.print(`back ${String(key)}\n`);
   if (!isBack || !ObjectIs(object[key], value)) trace ??= `the run changed ${String(key)} for all`;
 }
 
@@ -370,23 +359,16 @@ function cancel(number) {
   else loadWebTimers().clearTimeout(number);
 }
 
-let watchesConnections = false;
-
-function watchConnections() {
-  if (watchesConnections) return;
-  watchesConnections = true;
-  const { Server, Socket: { prototype } } = core.createLazyLoader("node:net")().default;
-  const { connect } = prototype;
+function watchConnections(prototype) {
+  const { connect, once } = prototype;
+  const forget = function () {
+    connections.delete(this);
+  };
   prototype.connect = function (...values) {
     connections.add(this);
     FunctionPrototypeCall(once, this, "close", forget);
     return ReflectApply(connect, this, values);
   };
-  const { once } = prototype;
-  function forget() {
-    connections.delete(this);
-  }
-  rememberUse("node:net", Server.prototype, "listen");
 }
 
 // The number of runs so far. What a run arranged for is not done in another one.
@@ -436,6 +418,9 @@ function share(filename, exports, letGo) {
 // Gives the numbers of all timers.
 let listTimers;
 
+// Takes away what runs have measured.
+let clearTimeline;
+
 // From now on, everything that runs find is as it is now.
 export function begin(timers) {
   listTimers = timers;
@@ -445,14 +430,35 @@ export function begin(timers) {
   }
   guardFinalizers();
   rememberUse("URL", globalThis.URL, "createObjectURL");
+  const { performance } = globalThis;
+  const { clearMarks, clearMeasures } = performance;
+  clearTimeline = () => {
+    FunctionPrototypeCall(clearMarks, performance);
+    FunctionPrototypeCall(clearMeasures, performance);
+  };
   for (const name of EXTENDED) {
     open.add(globalThis[name]);
     if (globalThis[name].prototype !== undefined) open.add(globalThis[name].prototype);
   }
-  guardPart("node:process", core.createLazyLoader("node:process")());
+  loadParts();
   guardBuiltins(guardPart);
   for (const key of ReflectOwnKeys(globalThis)) admitWhenRead(key);
   admit([globalThis, runtime, ...hidden()]);
+}
+
+// Some parts put something into others when they are loaded, which shall be no run's doing.
+function loadParts() {
+  const parts = { __proto__: null };
+  for (const part of WATCHED_PARTS) parts[`node:${part}`] = core.createLazyLoader(`node:${part}`)().default;
+  for (const name of ObjectKeys(LASTING)) {
+    for (const key of LASTING[name]) rememberUse(name, parts[name], key);
+  }
+  const { Channel } = parts["node:diagnostics_channel"];
+  for (const key of ["bindStore", "subscribe"]) rememberUse("node:diagnostics_channel", Channel.prototype, key);
+  const { Server, Socket } = parts["node:net"];
+  rememberUse("node:net", Server.prototype, "listen");
+  watchConnections(Socket.prototype);
+  admitWhenRequired(parts["node:module"]);
 }
 
 // Prototypes that no name leads to.
@@ -483,29 +489,25 @@ function admitWhenRead(key) {
   ObjectDefineProperty(globalThis, key, { ...descriptor, get: read, set });
 }
 
+// What there is to see of parts of the Node layer.
+const shown = { __proto__: null };
+
 // A part of the Node layer, before anybody else sees it. Returns what they shall see.
 function guardPart(name, namespace) {
   return shown[name] ??= lookAtPart(name, namespace);
 }
 
-const shown = { __proto__: null };
-
 function lookAtPart(name, namespace) {
   const isWatched = ArrayPrototypeSome(WATCHED_PARTS, (part) => name === `node:${part}`);
   if (!isWatched) trace ??= `the run loaded ${name}`;
-  if (ArrayPrototypeIncludes(CONNECTING, name)) watchConnections();
   const { default: part } = namespace;
-  const lasting = LASTING[name] ?? [];
-  for (let at = 0; at < lasting.length; at++) rememberUse(name, part, lasting[at]);
-  if (name === "node:diagnostics_channel") {
-    rememberUse(name, part.Channel.prototype, "subscribe");
-    rememberUse(name, part.Channel.prototype, "bindStore");
+  if (isObject(part)) {
+    open.add(part);
+    if (isObject(part.globalAgent)) open.add(part.globalAgent.options);
   }
-  if (name === "node:module") admitWhenRequired(part);
-  // The process gets properties of its own accord.
-  if (isObject(part) && part !== globalThis.process) open.add(part);
   admit([namespace]);
-  return lasting.length > 0 ? withUse(namespace, part, lasting) : namespace;
+  const lasting = LASTING[name];
+  return lasting === undefined ? namespace : withUse(namespace, part, lasting);
 }
 
 // A namespace that has these functions from the default export.

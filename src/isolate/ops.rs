@@ -68,7 +68,7 @@ pub fn op_fnhost_log(state: &mut OpState, #[string] level: &str, #[string] messa
 /// of the Node layer.
 #[op2(fast)]
 pub fn op_fnhost_print(state: &mut OpState, #[string] message: &str, _is_err: bool) {
-    eprint!("{message}");
+    // Before it has a job, an isolate has nobody to tell.
     if let Some(context) = state.try_borrow_mut::<RunContext>() {
         context.write_log("ada-debug", message.trim_end().to_owned());
     }

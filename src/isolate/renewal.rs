@@ -8,7 +8,7 @@ use deno_core::stats::{RuntimeActivity, RuntimeActivityStats, RuntimeActivitySta
 use deno_runtime::{deno_core, deno_fetch};
 
 use super::ops::Timers;
-use super::run::Isolate;
+use super::run::{Isolate, delete_global};
 
 /// How often what a run left is closed: what is closed may open something in turn.
 const ROUNDS: usize = 3;
@@ -18,6 +18,8 @@ impl Isolate {
     pub(super) fn watch(&mut self) -> Result<(), String> {
         let runtime = &mut self.worker.js_runtime;
         runtime.op_state().borrow_mut().put(Timers::default());
+        // Left for modules, of which no job is one here.
+        delete_global(runtime, "__fnhostAdaptor");
         self.entry.call(runtime, &self.entry.watch, &[])?;
         self.opening = Some(self.activity());
         Ok(())
@@ -58,9 +60,7 @@ impl Isolate {
 
     /// Makes what runs share as it was before the first one.
     pub(super) fn put_back(&mut self) -> Result<(), String> {
-        let t = std::time::Instant::now();
         let trace = self.entry.ask(&mut self.worker.js_runtime, &self.entry.put_back, &[])?;
-        tracing::debug!(back=?t.elapsed(), "TIMES");
         trace.map_or(Ok(()), Err)
     }
 

@@ -452,7 +452,6 @@ impl Isolate {
         }
         let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
         stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
-        tracing::debug!(load=?stats.load, evaluate=?stats.evaluate, run=?stats.run, modules=?self.footprint().modules, "TIMES");
         let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
         drop(watch);
         let mut footprint = None;
@@ -894,7 +893,7 @@ fn is_module(specifier: &str) -> bool {
     deno_snapshots::RESIDUAL_LAZY_JS.binary_search_by_key(&specifier, |(known, _)| known).is_err()
 }
 
-fn delete_global(runtime: &mut deno_core::JsRuntime, name: &str) {
+pub(super) fn delete_global(runtime: &mut deno_core::JsRuntime, name: &str) {
     let context = runtime.main_context();
     deno_core::scope!(scope, runtime);
     let global = v8::Local::new(scope, context).global(scope);
