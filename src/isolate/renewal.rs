@@ -31,6 +31,7 @@ impl Isolate {
         for _ in 0..ROUNDS {
             left = self.entry.ask(&mut self.worker.js_runtime, &self.entry.close, &[])?;
             if left.is_none() {
+                self.drop_client().await;
                 return self.close_resources();
             }
             self.rest().await?;
@@ -38,10 +39,21 @@ impl Isolate {
         Err(format!("the run left {} that come again when they are closed", left.unwrap_or_default()))
     }
 
+    /// The client of `fetch`, if the run used it, and its connections.
+    async fn drop_client(&mut self) {
+        let client = self.worker.js_runtime.op_state().borrow_mut().try_take::<deno_fetch::Client>();
+        if client.is_some() {
+            drop(client);
+            // Tasks that look after the connections see that nobody needs them, and close them.
+            for _ in 0..ROUNDS {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     /// What the event loop is not waiting for.
     fn close_resources(&mut self) -> Result<(), String> {
         let state = self.worker.js_runtime.op_state();
-        state.borrow_mut().try_take::<deno_fetch::Client>();
         let Some(opening) = &self.opening else { return Ok(()) };
         for open in RuntimeActivityStats::diff(opening, &self.activity()).appeared {
             match open {

@@ -30,7 +30,7 @@ export const look = () => state => ({
     listeners: [EventEmitter.defaultMaxListeners, new EventEmitter().getMaxListeners()],
     depth: util.inspect.defaultOptions.depth,
     agent: http.globalAgent.options.own,
-    proto: [Object.keys({}).length, Reflect.ownKeys(Object.prototype).length, 'own' in ''],
+    proto: [Object.keys({}).length, Reflect.ownKeys(Object.prototype).length, ''.own ?? 'none'],
     names: Object.keys(globalThis).length,
     match: RegExp.$1 + RegExp.lastMatch + RegExp.input,
     symbol: globalThis[Symbol.for('own')],
@@ -78,7 +78,7 @@ const MANIFEST: &str =
 fn serve_vandal(settings: &str, job: &str) -> Server {
     let text = project(settings, job).replace("tracker=./tracker, common", "vandal=./vandal");
     let setup = Setup::new(&text).file("vandal/index.js", VANDAL).file("vandal/package.json", MANIFEST);
-    setup.args(&["--concurrency", "1", "--log", "debug"]).start()
+    setup.args(&["--concurrency", "1", "--log", "info,fnhost::isolate=debug"]).start()
 }
 
 /// A server of a job of the adaptor `common` or `http`.
@@ -149,7 +149,7 @@ fn nothing_can_be_added_to_what_is_sealed() {
     for what in ["method", "function"] {
         let failed = run(&server, &json!({ "what": what }), "failed");
         let failure = &last_attempt(&failed, "job")["failure"];
-        assert_eq!(failure["message"], "TypeError: Cannot add property own, object is not extensible", "{failed}");
+        assert_eq!(failure["message"], "Cannot add property own, object is not extensible", "{failed}");
     }
     assert_eq!(retired(&server), "0");
 }
