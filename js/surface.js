@@ -272,8 +272,7 @@ function generate(comparisons) {
 
 // Makes everything as it was. Otherwise returns what is not.
 export function putBack() {
-  // What the last match was, of whichever expression, is to be had from `RegExp.$1` and its like.
-  RegExpPrototypeExec(/(?:)/, "");
+  forgetMatch();
   clearTimeline();
   try {
     for (let at = 0; at < surfaces.length; at++) {
@@ -293,6 +292,11 @@ export function putBack() {
   trace = undefined;
   run += 1;
   return result;
+}
+
+// What the last match was, of whichever expression, is to be had from `RegExp.$1` and its like.
+function forgetMatch() {
+  RegExpPrototypeExec(/(?:)/, "");
 }
 
 function putNamesBack({ object, keys, prototype }) {
@@ -444,6 +448,8 @@ export function begin(timers) {
   guardBuiltins(guardPart);
   for (const key of ReflectOwnKeys(globalThis)) admitWhenRead(key);
   admit([globalThis, runtime, ...hidden()]);
+  noteSetting(globalThis.process, "exitCode");
+  forgetMatch();
 }
 
 // Some parts put something into others when they are loaded, which shall be no run's doing.
