@@ -1,9 +1,13 @@
 //! What a run costs, beside the peers a user would otherwise start: writes `docs/performance.md`.
 //!
-//! `scripts/bench` runs it; `cargo bench --bench run -- --only pool` prints one section. Two parts. First, whole processes: from the start of the program to the finished job, the
-//! contenders taking turns in every round so that a noisy moment hits all of them. Second, inside one process: the
-//! price of a fresh isolate with an adaptor in it, and where it goes. Peers run on Node and are left out of the
-//! tables when `node` or `npm` is missing.
+//! `scripts/bench` runs it; `cargo bench --bench run -- --only pool` prints one section. Two parts. First, whole
+//! processes: from the start of the program to the finished job, the contenders taking turns in every round so that a
+//! noisy moment hits all of them. Second, inside one process: the price of a fresh isolate with an adaptor in it, and
+//! where it goes. Peers run on Node and are left out of the tables when `node` or `npm` is missing.
+
+mod measure;
+#[path = "measure/npm.rs"]
+mod npm;
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -17,6 +21,7 @@ use fnhost::compile::{self, Adaptor, Compiled, Dialect};
 use fnhost::isolate::{
     Host, HostOptions, IdleIsolate, IsolatePool, Job, Limits, LocalAdaptor, Network, PoolOptions, RunStats, platform,
 };
+use measure::{argument, machine};
 use tokio_util::sync::CancellationToken;
 
 /// Rounds of the process comparison.
@@ -25,9 +30,6 @@ const ROUNDS: usize = 15;
 const RUNS: usize = 60;
 /// Isolates alive at once when their memory is measured.
 const ALIVE: usize = 16;
-
-const PEERS: &[&str] =
-    &["@openfn/core@1.5.1", "@openfn/runtime@1.9.5", "@openfn/language-common@3.3.4", "@openfn/language-http@7.2.10"];
 
 /// What adaptors stand on, each loaded by itself.
 const PARTS: &[(&str, &str)] = &[
@@ -86,11 +88,6 @@ fn main() {
     }
 }
 
-/// What follows `name` on the command line.
-fn argument(name: &str) -> Option<String> {
-    std::env::args().skip_while(|argument| argument != name).nth(1)
-}
-
 const HEAD: &str = "# Performance\n\nMade by `scripts/bench`; do not edit. Every table is one run on one machine, \
 contenders taking turns.\n\n";
 
@@ -135,7 +132,7 @@ fn processes(fnhost: &Path, store: &Path, work: &Path, server: &Server) -> Strin
         Contender::new("fnhost run, language-http GET", ours(&http, "http@7.2.10")),
         Contender::new("fnhost --version", vec![path(fnhost).into(), "--version".into()]),
     ];
-    if let Some(peers) = install_peers(work) {
+    if let Some(peers) = npm::peers(work) {
         let core = |job: &Path, adaptor: &str| {
             vec![
                 "node".into(),
@@ -230,22 +227,6 @@ impl Contender {
     fn new(name: &'static str, command: Vec<String>) -> Self {
         Self { name, command, samples: Vec::new() }
     }
-}
-
-fn install_peers(work: &Path) -> Option<PathBuf> {
-    let peers = work.join("peers");
-    if !peers.join("node_modules/@openfn/core/bin/core").exists() {
-        std::fs::create_dir_all(&peers).ok()?;
-        write(&peers, "package.json", "{\"private\": true}\n");
-        let mut arguments = vec!["install", "--no-audit", "--no-fund", "--loglevel=error"];
-        arguments.extend(PEERS);
-        let installed = Command::new("npm").args(&arguments).current_dir(&peers).stdout(Stdio::null()).status();
-        if !installed.is_ok_and(|status| status.success()) {
-            eprintln!("the peers cannot be installed with npm: their rows are left out");
-            return None;
-        }
-    }
-    Some(peers)
 }
 
 // `wait4` reaps the child, which clippy cannot see.
@@ -644,17 +625,4 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 fn spread(values: impl Iterator<Item = f64>) -> String {
     let values = sorted(values);
     format!("{:.0} ({:.0} to {:.0})", values[values.len() / 2], values[0], values[values.len() - 1])
-}
-
-fn machine() -> String {
-    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus
-        .lines()
-        .find(|line| line.starts_with("model name"))
-        .and_then(|line| line.split(':').nth(1))
-        .map_or("unknown CPU", str::trim);
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let node = Command::new("node").arg("--version").output().ok();
-    let node = node.map_or("no Node".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    format!("{model}, {cores} cores; fnhost {}; Node {node}", env!("CARGO_PKG_VERSION"))
 }

@@ -5,6 +5,10 @@
 //! without group commit could never admit more messages than that. Then: messages admitted, tasks claimed and settled,
 //! both together as the engine does it (`pipeline`), claims beside a long queue, and lists when a million runs are stored.
 
+mod measure;
+#[path = "measure/times.rs"]
+mod times;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
@@ -22,6 +26,8 @@ use fnhost::store::sqlite::{SqliteOptions, SqliteStore};
 use fnhost::store::{
     Claim, ClaimedTask, Intake, Lease, MessageFilter, NewRun, PageRequest, RunFilter, Settlement, Store, Then,
 };
+use measure::{argument, machine};
+use times::Times;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long each rate is measured.
@@ -35,11 +41,10 @@ const AHEAD: usize = 64;
 const PAGES: usize = 300;
 
 fn main() {
-    let dir = std::env::args().skip_while(|argument| argument != "--dir").nth(1);
-    let dir = dir.map_or_else(std::env::temp_dir, PathBuf::from);
+    let dir = argument("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
     let home = tempfile::tempdir_in(&dir).expect("a directory for the bench");
     println!("{}, {}\n", machine(), dir.display());
-    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let only = argument("--only");
     let wanted = |section: &str| only.as_ref().is_none_or(|only| only == section);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
@@ -64,30 +69,9 @@ fn main() {
     });
 }
 
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{cores} cores, {}", model.trim_start_matches([' ', '\t', ':']))
-}
-
-/// Durations, and what is said of them.
-struct Times(Vec<Duration>);
-
-impl Times {
-    fn new(mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        Self(times)
-    }
-
-    fn at(&self, share: f64) -> String {
-        let index = ((self.0.len() as f64 * share) as usize).min(self.0.len().saturating_sub(1));
-        self.0.get(index).map_or("-".into(), |time| format!("{:.2} ms", time.as_secs_f64() * 1000.0))
-    }
-
-    fn percentiles(&self) -> String {
-        format!("{} | {} | {}", self.at(0.5), self.at(0.99), self.at(1.0))
-    }
+/// The median, the 99th percentile and the slowest, in milliseconds.
+fn percentiles(times: &Times) -> String {
+    [0.5, 0.99, 1.0].map(|share| times.at(share)).join(" | ")
 }
 
 /// How often the disk syncs 4 KB at the end of a file.
@@ -101,9 +85,10 @@ fn disk(home: &Path) {
         file.write_all(&page).and_then(|()| file.sync_data()).expect("a disk that writes");
         times.push(one.elapsed());
     }
-    let rate = times.len() as f64 / started.elapsed().as_secs_f64();
-    println!("| append 4 KB and fdatasync | a second | p50 | p99 | max |\n|---|---|---|---|---|");
-    println!("| | {rate:.0} | {} |\n", Times::new(times).percentiles());
+    let times = Times::new(times);
+    let rate = times.count() as f64 / started.elapsed().as_secs_f64();
+    println!("| append 4 KB and fdatasync | a second | p50 ms | p99 ms | max ms |\n|---|---|---|---|---|");
+    println!("| | {rate:.0} | {} |\n", percentiles(&times));
 }
 
 fn open(home: &Path, name: &str) -> Arc<SqliteStore> {
@@ -196,7 +181,7 @@ where
 /// A message with a run and its task, each acknowledged.
 async fn admissions(home: &Path) {
     println!(
-        "| admitted: message, run and task | a second | commits a second | p50 | p99 | max |\n|---|---|---|---|---|---|"
+        "| admitted: message, run and task | a second | commits a second | p50 ms | p99 ms | max ms |\n|---|---|---|---|---|---|"
     );
     for senders in [1, 16, 64, 256] {
         let store = open(home, &format!("admissions-{senders}"));
@@ -207,7 +192,7 @@ async fn admissions(home: &Path) {
         })
         .await;
         let commits = (store.stats().commits - before) as f64 / SPAN.as_secs_f64();
-        println!("| {senders} at once | {rate:.0} | {commits:.0} | {} |", times.percentiles());
+        println!("| {senders} at once | {rate:.0} | {commits:.0} | {} |", percentiles(&times));
         store.close().await;
     }
     println!();
@@ -258,7 +243,7 @@ async fn fill(store: &SqliteStore, workflow: &str, tasks: usize) {
 
 /// Workers that claim one task, do nothing, and settle it with an output and a log.
 async fn settlements(home: &Path) {
-    println!("| claimed and settled | a second | p50 of both | p99 | max |\n|---|---|---|---|---|");
+    println!("| claimed and settled | a second | p50 of both ms | p99 ms | max ms |\n|---|---|---|---|---|");
     for workers in [1, 8, 64] {
         let store = open(home, &format!("settlements-{workers}"));
         fill(&store, "workflow", 100_000).await;
@@ -273,7 +258,7 @@ async fn settlements(home: &Path) {
             }
         })
         .await;
-        println!("| {workers} workers | {rate:.0} | {} |", times.percentiles());
+        println!("| {workers} workers | {rate:.0} | {} |", percentiles(&times));
         store.close().await;
     }
     println!();
@@ -402,7 +387,7 @@ impl ThreadTimes {
 
 /// Claims of one task, from a short queue and beside a hundred thousand tasks of other workflows.
 async fn long_queue(home: &Path) {
-    println!("| a claim of one task and its settlement | p50 | p99 | max |\n|---|---|---|---|");
+    println!("| a claim of one task and its settlement | p50 ms | p99 ms | max ms |\n|---|---|---|---|");
     let store = open(home, "queue");
     for (others, name) in [(0, "alone"), (100_000, "beside 100,000 of 3 other workflows")] {
         for workflow in ["a", "b", "c"] {
@@ -418,7 +403,7 @@ async fn long_queue(home: &Path) {
             store.settle(settlement(&claimed[0])).await.expect("settled");
             times.push(one.elapsed());
         }
-        println!("| {name} | {} |", Times::new(times).percentiles());
+        println!("| {name} | {} |", percentiles(&Times::new(times)));
     }
     store.close().await;
     println!();
@@ -460,7 +445,7 @@ async fn lists(home: &Path) {
     println!("{MILLION} runs stored in {:.0} s", started.elapsed().as_secs_f64());
     let bytes = std::fs::metadata(home.join("lists")).map_or(0, |file| file.len());
     println!("the file has {} MB\n", bytes >> 20);
-    println!("| 50 of {MILLION} runs | p50 | p99 | max |\n|---|---|---|---|");
+    println!("| 50 of {MILLION} runs | p50 ms | p99 ms | max ms |\n|---|---|---|---|");
     list_table(&store, "").await;
     let sending = tokio::spawn({
         let store = store.clone();
@@ -497,7 +482,7 @@ async fn list_table(store: &Arc<SqliteStore>, beside: &str) {
             times.push(one.elapsed());
             after = page.next;
         }
-        println!("| {name}{beside} | {} |", Times::new(times).percentiles());
+        println!("| {name}{beside} | {} |", percentiles(&Times::new(times)));
     }
     let mut times = HashMap::<&str, Vec<Duration>>::new();
     for _ in 0..PAGES {
@@ -509,6 +494,6 @@ async fn list_table(store: &Arc<SqliteStore>, beside: &str) {
         times.entry("the depth of all queues").or_default().push(one.elapsed());
     }
     for (name, times) in times {
-        println!("| {name}{beside} | {} |", Times::new(times).percentiles());
+        println!("| {name}{beside} | {} |", percentiles(&Times::new(times)));
     }
 }

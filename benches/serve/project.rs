@@ -1,0 +1,70 @@
+//! Projects to serve, with their adaptors.
+
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::server::Server;
+
+/// What all sections need.
+pub struct Bench {
+    /// Kept for the next time: adaptors and peers.
+    pub home: PathBuf,
+    /// Where adaptors are installed.
+    pub store: PathBuf,
+    /// Projects and databases.
+    pub dir: tempfile::TempDir,
+}
+
+/// A project of one job, with a setting for the job and the criteria of its trigger.
+pub fn project(setting: &str, criteria: &str) -> String {
+    format!(
+        "jobs:
+  trivial:
+    adaptor: common
+    trigger: some
+    {setting}
+    expression: 'fn(state => ({{ ...state, data: {{ ok: true }} }}))'
+triggers:
+  some: {{criteria: {criteria}}}
+"
+    )
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let home = std::env::temp_dir().join("fnhost-bench");
+        let store = home.join("serve-store");
+        std::fs::create_dir_all(&store).expect("a directory for the bench");
+        let mut install = Command::new(env!("CARGO_BIN_EXE_fnhost"));
+        install.args(["install", "common@3.3.4", "http@7.2.10", "--repo-dir"]).arg(&store);
+        assert!(install.status().expect("fnhost starts").success(), "the adaptors cannot be installed");
+        let dir = tempfile::tempdir_in(&home).expect("a directory for the projects");
+        Self { home, store, dir }
+    }
+
+    /// A new directory of a project, without a database.
+    pub fn project(&self, name: &str, text: &str) -> PathBuf {
+        let dir = self.dir.path().join(name);
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).expect("a directory for a project");
+        std::fs::write(dir.join("project.yaml"), text).expect("a project");
+        symlink(self.store.join("node_modules"), dir.join("node_modules")).expect("a link to the adaptors");
+        std::fs::copy(self.store.join("fnhost.lock"), dir.join("fnhost.lock")).expect("a lock");
+        dir
+    }
+
+    /// A server of a new project.
+    pub fn serve(&self, name: &str, text: &str, args: &[&str]) -> Server {
+        Server::start(&self.project(name, text), args)
+    }
+
+    /// Resident memory of a server that may have so many spares, when it has as many as there are sets of adaptors.
+    pub async fn idle(&self, text: &str, spares: usize, ready: usize) -> f64 {
+        let server = self.serve("idle", text, &["--spares", &spares.to_string()]);
+        server.isolates_ahead(ready).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        server.resident_mb()
+    }
+}
