@@ -6,8 +6,9 @@
 //
 // A look at every property takes too long. So functions that are only to be called are frozen, and other functions and
 // prototypes *sealed*: nothing can be added to them, taken from them or defined otherwise, and what is left to compare are
-// values, in generated code. Where programs do add something, as to `Array.prototype`, names are counted as well. What has no properties, as a list of listeners in a
-// variable of the runtime, cannot be compared at all: who calls a function that changes such a thing is remembered.
+// values, in generated code. Where programs do add something, as to `Array.prototype`, names are counted as well. What has
+// no properties, as a list in a variable of the runtime, cannot be compared at all: that a function was called which
+// changes such a thing is remembered.
 
 import { core, primordials } from "ext:core/mod.js";
 import { builtin, guardBuiltins, keepCompiled } from "ext:fnhost/modules.js";
@@ -19,6 +20,7 @@ const {
   ArrayPrototypeJoin,
   ArrayPrototypeMap,
   ArrayPrototypePush,
+  ArrayPrototypeSlice,
   ArrayPrototypeSome,
   Function,
   FunctionPrototypeCall,
@@ -130,6 +132,9 @@ const known = new SafeSet();
 // Functions and prototypes that programs do add to.
 const open = new SafeSet();
 
+// What stands behind the proxies that are made here.
+const behind = new SafeMap();
+
 // Of each set of objects that came to be known together: a function that tells whether all is as it was, and its parts.
 const surfaces = [];
 
@@ -145,9 +150,10 @@ const isObject = (value) => typeof value === "function" || (typeof value === "ob
 function admit(roots) {
   const queue = [];
   const meet = (value) => {
-    if (!isObject(value) || core.isProxy(value) || core.isTypedArray(value) || known.has(value)) return;
-    known.add(value);
-    ArrayPrototypePush(queue, value);
+    const object = behind.get(value) ?? value;
+    if (!isObject(object) || core.isProxy(object) || core.isTypedArray(object) || known.has(object)) return;
+    known.add(object);
+    ArrayPrototypePush(queue, object);
   };
   const surface = { comparisons: [], names: [], accessors: [] };
   for (let at = 0; at < roots.length; at++) meet(roots[at]);
@@ -275,11 +281,13 @@ export function putBack() {
   forgetMatch();
   clearTimeline();
   try {
+    removeListeners();
     for (let at = 0; at < surfaces.length; at++) {
       const { isUnchanged, comparisons, names, accessors } = surfaces[at];
-      for (let at = 0; at < names.length; at++) putNamesBack(names[at]);
       for (let at = 0; at < accessors.length; at++) putAccessorBack(accessors[at]);
       if (!isUnchanged()) putValuesBack(comparisons);
+      // What was taken away is there again, so that more names are those that were added.
+      for (let at = 0; at < names.length; at++) putNamesBack(names[at]);
     }
     for (let at = 0; at < settings.length; at++) {
       const { object, key, value } = settings[at];
@@ -299,6 +307,31 @@ function forgetMatch() {
   RegExpPrototypeExec(/(?:)/, "");
 }
 
+// The process counts its listeners in variables, too.
+function removeListeners() {
+  const { process, events, listeners, removeListener } = processListeners;
+  if (process._events !== events) {
+    trace ??= "the run replaced the listeners of the process";
+    return;
+  }
+  const names = ReflectOwnKeys(events);
+  for (let at = 0; at < names.length; at++) {
+    const name = names[at];
+    if (events[name] === listeners[name]) continue;
+    const now = listOf(events[name]);
+    const before = listOf(listeners[name]);
+    for (let at = 0; at < now.length; at++) {
+      if (!ArrayPrototypeIncludes(before, now[at])) FunctionPrototypeCall(removeListener, process, name, now[at]);
+    }
+  }
+}
+
+// Listeners of an event as Node keeps them: none, one, or an array.
+function listOf(listeners) {
+  if (listeners === undefined) return [];
+  return typeof listeners === "function" ? [listeners] : ArrayPrototypeSlice(listeners);
+}
+
 function putNamesBack({ object, keys, prototype }) {
   if (ObjectGetPrototypeOf(object) !== prototype && !ReflectSetPrototypeOf(object, prototype)) {
     trace ??= "the run changed what an object inherits from";
@@ -311,6 +344,7 @@ function putNamesBack({ object, keys, prototype }) {
       trace ??= `the run added ${String(key)} to what all share`;
     }
   }
+  if (ReflectOwnKeys(object).length !== keys.length) trace ??= "the run took something away from what all share";
 }
 
 function putAccessorBack({ object, key, descriptor }) {
@@ -339,13 +373,16 @@ const plain = (value) => ({ __proto__: null, value, writable: true, enumerable: 
 
 const connections = new SafeSet();
 
+// What ends one of them.
+let destroy;
+
 // Ends connections and timers of the run, also those that keep no event loop alive. If there were any, returns what,
 // and their ends are to be waited for.
 export function close() {
   const { size } = connections;
   for (const socket of connections) {
     connections.delete(socket);
-    socket.destroy();
+    FunctionPrototypeCall(destroy, socket);
   }
   const timers = listTimers();
   for (let at = 0; at < timers.length; at++) cancel(timers[at]);
@@ -365,6 +402,7 @@ function cancel(number) {
 
 function watchConnections(prototype) {
   const { connect, once } = prototype;
+  destroy = prototype.destroy;
   const forget = function () {
     connections.delete(this);
   };
@@ -390,6 +428,7 @@ function guardFinalizers() {
       return ReflectConstruct(target, [typeof cleanUp === "function" ? guard : cleanUp], constructor);
     },
   });
+  behind.set(guarded, Original);
   Original.prototype.constructor = guarded;
   globalThis.FinalizationRegistry = guarded;
 }
@@ -425,6 +464,9 @@ let listTimers;
 // Takes away what runs have measured.
 let clearTimeline;
 
+// The process and its listeners before the first run.
+let processListeners;
+
 // From now on, everything that runs find is as it is now.
 export function begin(timers) {
   listTimers = timers;
@@ -440,6 +482,11 @@ export function begin(timers) {
     FunctionPrototypeCall(clearMarks, performance);
     FunctionPrototypeCall(clearMeasures, performance);
   };
+  const { process } = globalThis;
+  const { _events: events, removeListener } = process;
+  processListeners = { process, events, listeners: { __proto__: null, ...events }, removeListener };
+  open.add(globalThis);
+  open.add(process);
   for (const name of EXTENDED) {
     open.add(globalThis[name]);
     if (globalThis[name].prototype !== undefined) open.add(globalThis[name].prototype);
@@ -448,7 +495,7 @@ export function begin(timers) {
   guardBuiltins(guardPart);
   for (const key of ReflectOwnKeys(globalThis)) admitWhenRead(key);
   admit([globalThis, runtime, ...hidden()]);
-  noteSetting(globalThis.process, "exitCode");
+  for (const key of ["exitCode", "title"]) noteSetting(process, key);
   forgetMatch();
 }
 
@@ -541,7 +588,7 @@ function admitWhenRequired(Module) {
 function rememberUse(owner, object, key, used = () => trace ??= `the run used ${key} of ${owner}`) {
   const original = object[key];
   if (typeof original !== "function") return;
-  object[key] = new Proxy(original, {
+  const watched = new Proxy(original, {
     __proto__: null,
     apply(target, self, values) {
       used();
@@ -552,4 +599,6 @@ function rememberUse(owner, object, key, used = () => trace ??= `the run used ${
       return ReflectConstruct(target, values, constructor);
     },
   });
+  behind.set(watched, original);
+  object[key] = watched;
 }

@@ -4,7 +4,7 @@
 //! inside the adaptor store, and Node's built-in modules, whose powers the permissions bound.
 
 use std::borrow::Cow;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -48,6 +48,8 @@ pub struct JobLoader {
     /// The runtime's own scripts that were loaded, in order.
     scripts: RefCell<Vec<String>>,
     snapshotting: bool,
+    /// Whether a package's file was loaded as an ES module, which V8 keeps as long as the isolate.
+    has_loaded_package: Cell<bool>,
 }
 
 fn refused(message: String) -> ModuleLoaderError {
@@ -56,7 +58,14 @@ fn refused(message: String) -> ModuleLoaderError {
 
 impl JobLoader {
     pub fn new(packages: Arc<Packages>, pack: Option<Arc<Pack>>) -> Self {
-        Self { packages, pack, job: OnceCell::new(), scripts: RefCell::default(), snapshotting: false }
+        Self {
+            packages,
+            pack,
+            job: OnceCell::new(),
+            scripts: RefCell::default(),
+            snapshotting: false,
+            has_loaded_package: Cell::new(false),
+        }
     }
 
     /// For an isolate of which a snapshot is taken: V8 makes no code caches there.
@@ -72,6 +81,11 @@ impl JobLoader {
     /// The runtime's own scripts that were loaded since [`Self::forget_scripts`].
     pub fn scripts(&self) -> Vec<String> {
         self.scripts.borrow().clone()
+    }
+
+    /// Whether files of packages were loaded past the pack.
+    pub fn has_loaded_package(&self) -> bool {
+        self.has_loaded_package.get()
     }
 
     pub fn forget_scripts(&self) {
@@ -212,6 +226,7 @@ impl ModuleLoader for JobLoader {
                 "cannot import {specifier}: it lies outside the installed adaptors"
             ))));
         }
+        self.has_loaded_package.set(true);
         if let Some(module) = self.packages.loaded(specifier) {
             return ModuleLoadResponse::Sync(Ok(Self::module_source(specifier, module)));
         }

@@ -72,6 +72,9 @@ impl Isolate {
 
     /// Makes what runs share as it was before the first one.
     pub(super) fn put_back(&mut self) -> Result<(), String> {
+        if self.loader.has_loaded_package() {
+            return Err("the run imported a module that V8 keeps".into());
+        }
         let trace = self.entry.ask(&mut self.worker.js_runtime, &self.entry.put_back, &[])?;
         trace.map_or(Ok(()), Err)
     }

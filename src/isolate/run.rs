@@ -182,7 +182,7 @@ impl Outcome {
 /// An isolate that can take one job.
 pub(super) struct Isolate {
     pub(super) worker: MainWorker,
-    loader: Rc<JobLoader>,
+    pub(super) loader: Rc<JobLoader>,
     pub(super) tripwire: Arc<Tripwire>,
     pub(super) buffers: Arc<BufferAccount>,
     packages: Arc<Packages>,

@@ -35,9 +35,10 @@ export const look = () => state => ({
     match: RegExp.$1 + RegExp.lastMatch + RegExp.input,
     symbol: globalThis[Symbol.for('own')],
     dispatcher: typeof globalThis[Symbol.for('undici.globalDispatcher.1')],
-    exit: process.exitCode,
+    listening: process.eventNames().length,
+    process: [process.exitCode, process.title],
     marks: performance.getEntriesByType('mark').length,
-    works: [JSON.parse('[1]'), [1].map(n => n + 1), JSON.stringify({ a: 1 }), 'x'.trim(), Number('1')],
+    works: [new FinalizationRegistry(() => {}).register({}), JSON.parse('[1]'), [1].map(n => n + 1), JSON.stringify({ a: 1 }), 'x'.trim(), Number('1')],
   },
 });
 export const smash = () => state => {
@@ -50,6 +51,8 @@ export const smash = () => state => {
   Object.prototype.plain = 'smashed';
   Object.defineProperty(String.prototype, 'own', { get: () => 'smashed', configurable: true });
   Object.setPrototypeOf(Number, class {});
+  process.on('unhandledRejection', () => {}).on('own', () => {});
+  FinalizationRegistry.prototype.register = () => 'smashed';
   Error.stackTraceLimit = 1;
   Error.prepareStackTrace = () => 'smashed';
   EventEmitter.defaultMaxListeners = 1;
@@ -58,6 +61,7 @@ export const smash = () => state => {
   http.globalAgent = new http.Agent();
   http.request = () => 'smashed';
   process.exitCode = 3;
+  process.title = 'smashed';
   performance.mark('own');
   /s(m)ashed/.exec('smashed');
   return state;
@@ -68,6 +72,7 @@ export const outlast = {
   name: state => (dns.setServers(['192.0.2.1']), state),
   channel: state => (subscribe('own', () => {}), state),
   timer: state => (AbortSignal.timeout(60_000).addEventListener('abort', () => {}), state),
+  graph: async state => (await import(['.', 'own.js'].join('/')), state),
   part: async state => (await import('node:v8'), state),
 };
 export const seal = { method: () => { Map.prototype.own = 'left'; }, function: () => { Map.own = 'left'; } };
@@ -78,6 +83,7 @@ const MANIFEST: &str =
 fn serve_vandal(settings: &str, job: &str) -> Server {
     let text = project(settings, job).replace("tracker=./tracker, common", "vandal=./vandal");
     let setup = Setup::new(&text).file("vandal/index.js", VANDAL).file("vandal/package.json", MANIFEST);
+    let setup = setup.file("vandal/own.js", "export const own = {};");
     setup.args(&["--concurrency", "1", "--log", "info,fnhost::isolate=debug"]).start()
 }
 
@@ -112,7 +118,7 @@ fn what_all_runs_share_is_put_back() {
     let job = "import { look, smash } from '@openfn/language-vandal'; export default [look(), smash()];";
     let server = serve_vandal(MODULE, job);
     let first = found(&server, &json!({}));
-    assert_eq!(first["works"], json!([[1], [2], "{\"a\":1}", "x", 1]), "{first}");
+    assert_eq!(first["works"], json!([null, [1], [2], "{\"a\":1}", "x", 1]), "{first}");
     for _ in 0..3 {
         assert_eq!(found(&server, &json!({})), first);
     }
@@ -130,6 +136,7 @@ fn what_cannot_be_put_back_costs_the_isolate() {
         ("name", "the run used setServers of node:dns"),
         ("channel", "the run used subscribe of node:diagnostics_channel"),
         ("timer", "the run left a timer of the runtime's own"),
+        ("graph", "the run imported a module that V8 keeps"),
         ("part", "the run loaded node:v8"),
     ]
     .into_iter()
@@ -235,13 +242,14 @@ fn a_run_that_is_stopped_or_breaks_off_takes_its_isolate_along() {
       const act = state => {
         if (state.data.act === 'loop') for (;;);
         if (state.data.act === 'exit') return exit()(state);
+        if (state.data.act === 'listen') process.on('unhandledRejection', () => {});
         if (state.data.act === 'reject') { Promise.reject(new Error('nobody waits')); return new Promise(() => {}); }
         return state;
       };
       export default [track(), act];";
     let server = serve(&project("isolation: module\n    retry: false\n    timeout: 2s", job));
     for (count, act) in ["loop", "exit", "reject"].into_iter().enumerate() {
-        assert_eq!(found(&server, &json!({})), nothing(), "before {act}");
+        assert_eq!(found(&server, &json!({ "act": "listen" })), nothing(), "before {act}");
         run(&server, &json!({ "act": act }), "failed");
         assert_eq!(retired(&server), (count + 1).to_string(), "{act}");
     }
