@@ -5,7 +5,7 @@
 
 import { core, internals, primordials } from "ext:core/mod.js";
 import { adaptor, compileAhead, evaluateAhead, evaluated, evaluateJob, forget } from "ext:fnhost/modules.js";
-import { beginSnapshot, endSnapshot, rehearse, runtimeNamespace } from "ext:fnhost/snapshot.js";
+import { beginSnapshot, endSnapshot, isForeignClass, loadPart, rehearse, runtimeNamespace } from "ext:fnhost/snapshot.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
 const {
@@ -71,15 +71,10 @@ const REMOVED_GLOBALS = [
   "Cache",
   "CacheStorage",
   "BroadcastChannel",
-  "OffscreenCanvas",
-  "ImageBitmap",
   "createImageBitmap",
-  "ImageData",
-  "Notification",
   "Window",
   "window",
   "opener",
-  "GPU",
   "onload",
   "onbeforeunload",
   "onunload",
@@ -431,6 +426,9 @@ function prepare() {
   const { inspect: denoInspect } = globalThis.Deno;
   internals.fnhostInspect = (value) => denoInspect(value, { depth: 6, colors: false, strAbbreviateSize: 10_000 });
   for (const name of REMOVED_GLOBALS) delete globalThis[name];
+  for (const name of ReflectOwnKeys(globalThis)) {
+    if (isForeignClass(name)) delete globalThis[name];
+  }
   globalThis.console = makeConsole();
   guardCodeGeneration();
   guardBufferConstructor("ArrayBuffer");
@@ -491,6 +489,7 @@ globalThis.__fnhost = {
   beginSnapshot,
   endSnapshot,
   evaluateAhead,
+  loadPart,
   rehearse,
   prepare,
   setup,

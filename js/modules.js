@@ -126,7 +126,8 @@ export function guardBuiltins(by) {
 }
 
 export function builtin(name) {
-  observer?.onBuiltin(name);
+  const watched = observer?.onBuiltin(name);
+  if (watched !== undefined) return watched;
   const known = builtins[name];
   if (known !== undefined) return known;
   let namespace = core.createLazyLoader(name)();
@@ -227,9 +228,10 @@ function offer(number, record) {
   shared[number] = record;
 }
 
-// The numbers of all modules that were evaluated and may be in a snapshot, if this is a rehearsal.
+// The numbers of all modules that were evaluated since the isolate started. In a rehearsal, of those that may be in a
+// snapshot.
 export function evaluated() {
-  return ArrayPrototypeFilter(ObjectKeys(records), (number) => !tainted[number]);
+  return ArrayPrototypeFilter(ObjectKeys(records), (number) => !tainted[number] && !inSnapshot[number]);
 }
 
 function evaluate(number, parent) {
@@ -369,7 +371,11 @@ const underEvaluation = [];
 // used one of them while it was evaluated itself.
 const tainted = { __proto__: null };
 
-// In a rehearsal, told of each part of the Node layer that is read, and of each module before it is evaluated and after.
+// Numbers of the modules that the isolate's snapshot had evaluated.
+const inSnapshot = { __proto__: null };
+
+// In a rehearsal, told of each part of the Node layer that is read, for which it may give another, and of each module
+// before it is evaluated and after.
 let observer;
 
 export function observe(by) {
@@ -389,6 +395,19 @@ export function evaluateAhead(numbers) {
   for (let index = 0; index < numbers.length; index++) recordOf(numbers[index]);
   for (const number of ObjectKeys(records)) {
     if (!wanted[number]) throw new Error(`A module that was not wanted was evaluated, too: ${number}`);
+    inSnapshot[number] = true;
+  }
+}
+
+// Evaluates what can be of the modules with these numbers.
+export function evaluateIfPossible(numbers) {
+  for (let index = 0; index < numbers.length; index++) {
+    if (tainted[numbers[index]]) continue;
+    try {
+      recordOf(numbers[index]);
+    } catch {
+      // Its run will see the same.
+    }
   }
 }
 

@@ -2,7 +2,8 @@
 // be evaluated in it.
 
 import { core, primordials } from "ext:core/mod.js";
-import { observe, taint } from "ext:fnhost/modules.js";
+import * as runtimeOps from "ext:core/ops";
+import { evaluateIfPossible, observe, taint } from "ext:fnhost/modules.js";
 
 const { op_stream_base_register_state } = core.ops;
 const {
@@ -18,11 +19,13 @@ const {
   Proxy,
   ReflectApply,
   ReflectConstruct,
+  ReflectDeleteProperty,
   ReflectGet,
   ReflectGetOwnPropertyDescriptor,
   ReflectOwnKeys,
   StringPrototypeIncludes,
   StringPrototypeSplit,
+  StringPrototypeStartsWith,
 } = primordials;
 
 const plain = (value) => ({ __proto__: null, value, configurable: true, writable: true });
@@ -39,19 +42,59 @@ let namespace;
 export const runtimeNamespace = () => namespace;
 
 let restoreCrypto;
+let restoreChannels;
 
 // Before anything is evaluated that shall be in the snapshot.
 export function beginSnapshot() {
   restoreCrypto = standInForCrypto();
+  restoreChannels = standInForChannels();
+}
+
+// Evaluates a part of the Node layer, if it may be in a snapshot.
+export function loadPart(specifier) {
+  if (isPart(specifier)) core.createLazyLoader(specifier)();
 }
 
 // After that: makes the global scope again what the runtime expects to find.
 export function endSnapshot() {
   restoreCrypto();
+  restoreChannels();
+  emptyForeignClasses();
   namespace = globalThis.Deno;
   ObjectDefineProperty(globalThis, "Deno", plain(bootstrapDeno));
   ObjectDefineProperty(globalThis, "__bootstrap", plain(bootstrapCore));
   ObjectDefineProperty(globalThis, "bootstrap", plain({ ...bootstrapEntries, mainRuntime: resume }));
+}
+
+// Classes for drawing, windows and desktops, which the runtime has beside those of Node. Their methods would be a
+// twentieth of what an isolate begins with.
+const FOREIGN_CLASSES = [
+  "BrowserWindow",
+  "CSSRule",
+  "CSSStyleSheet",
+  "Dock",
+  "ImageBitmap",
+  "ImageBitmapRenderingContext",
+  "ImageData",
+  "Notification",
+  "OffscreenCanvas",
+  "Tray",
+  "UnsafeWindowSurface",
+  "WGSLLanguageFeatures",
+];
+
+export function isForeignClass(name) {
+  if (typeof name !== "string") return false;
+  return ArrayPrototypeIncludes(FOREIGN_CLASSES, name) || StringPrototypeStartsWith(name, "GPU") ||
+    (StringPrototypeStartsWith(name, "DOM") && name !== "DOMException");
+}
+
+function emptyForeignClasses() {
+  for (const name of ReflectOwnKeys(runtimeOps)) {
+    if (!isForeignClass(name)) continue;
+    const { prototype } = runtimeOps[name];
+    for (const key of ReflectOwnKeys(prototype)) ReflectDeleteProperty(prototype, key);
+  }
 }
 
 // What takes the place of the runtime's bootstrap when it starts from such a snapshot.
@@ -73,6 +116,18 @@ function standInForCrypto() {
   const value = standIn(() => exports.crypto, { __proto__: null, subtle });
   ObjectDefineProperty(exports, "crypto", { __proto__: null, value, configurable: true, enumerable: true });
   return () => ObjectDefineProperty(exports, "crypto", original);
+}
+
+// Channels are registered for finalization, which no snapshot can hold. A package that asks for one gets something that
+// asks for the real one when it is used.
+function standInForChannels() {
+  const exports = core.createLazyLoader("node:diagnostics_channel")().default;
+  const { channel } = exports;
+  exports.channel = (name) => {
+    let real;
+    return standIn(() => real ??= channel(name));
+  };
+  return () => exports.channel = channel;
 }
 
 function standIn(real, own = { __proto__: null }) {
@@ -115,6 +170,7 @@ const PARTS = [
   "path",
   "path/posix",
   "path/win32",
+  "perf_hooks",
   "process",
   "punycode",
   "querystring",
@@ -137,7 +193,36 @@ const PARTS = [
 
 // Names that the global scope makes when they are first read, and that are the same for all runs.
 const STEADY_GLOBALS = [
+  "AbortController",
+  "AbortSignal",
+  "Blob",
   "Buffer",
+  "ByteLengthQueuingStrategy",
+  "CloseEvent",
+  "CountQueuingStrategy",
+  "CustomEvent",
+  "DOMException",
+  "ErrorEvent",
+  "Event",
+  "EventTarget",
+  "File",
+  "FormData",
+  "Headers",
+  "MessageChannel",
+  "MessageEvent",
+  "MessagePort",
+  "ProgressEvent",
+  "ReadableStream",
+  "Request",
+  "Response",
+  "TextDecoder",
+  "TextDecoderStream",
+  "TextEncoder",
+  "TextEncoderStream",
+  "TransformStream",
+  "URL",
+  "URLSearchParams",
+  "WritableStream",
   "clearImmediate",
   "clearInterval",
   "clearTimeout",
@@ -179,18 +264,19 @@ const RANDOM = [
   "randomUUID",
 ];
 
-// From now on, modules are tainted that do while they are evaluated what a snapshot must not hold.
-export function rehearse() {
-  const parts = { __proto__: null };
-  for (const part of PARTS) {
-    parts[`node:${part}`] = true;
-    // They put names into the global scope when they are loaded, which is no module's doing.
-    core.createLazyLoader(`node:${part}`)();
-  }
+const isPart = (specifier) => ArrayPrototypeSome(PARTS, (part) => specifier === `node:${part}`);
+
+// From now on, modules are tainted that do while they are evaluated what a snapshot must not hold. Evaluates those that
+// runs are known to need.
+export function rehearse(numbers) {
+  // They put names into the global scope when they are loaded, which is no module's doing.
+  for (const part of PARTS) core.createLazyLoader(`node:${part}`)();
+  const watchedHooks = watchPerformance(core.createLazyLoader("node:perf_hooks")());
   observe({
     __proto__: null,
     onBuiltin(name) {
-      if (!parts[name]) taint();
+      if (!isPart(name)) taint();
+      return name === "node:perf_hooks" ? watchedHooks : undefined;
     },
     beforeModule(builtins) {
       const before = surface(builtins);
@@ -214,6 +300,7 @@ export function rehearse() {
     const { get } = ReflectGetOwnPropertyDescriptor(globalThis, key);
     if (get !== undefined && !ArrayPrototypeIncludes(STEADY_GLOBALS, key)) watchRead(globalThis, key);
   }
+  evaluateIfPossible(numbers);
 }
 
 // All that modules share: objects that a name of the global scope leads to, or a part of the Node layer is. A module that
@@ -275,6 +362,19 @@ function watchFunction(object, key) {
       return ReflectGet(target, name);
     },
   });
+}
+
+// The part of the Node layer that tells the time, where only having it does no harm.
+function watchPerformance(hooks) {
+  const performance = new Proxy(hooks.performance, {
+    __proto__: null,
+    get(target, name) {
+      taint();
+      const value = target[name];
+      return typeof value === "function" ? FunctionPrototypeBind(value, target) : value;
+    },
+  });
+  return { ...hooks, performance, default: { ...hooks.default, performance } };
 }
 
 // Packages that read the clock while they are evaluated, only to see later that it was long ago.

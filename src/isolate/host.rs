@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Instant;
 
@@ -10,13 +10,13 @@ use super::authorities::Authorities;
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
 use super::hash_seed;
-use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
+use super::isolate_thread::{IsolateThread, Order, Plan, Purpose, release_memory};
 use super::limits::Limits;
-use super::pack::{self, Footprint, Pack};
+use super::pack::{self, Footprint, Habits, Pack};
 use super::packages::{LocalAdaptor, Packages};
 use super::permissions::Network;
 use super::run::{Job, LogSink, Outcome};
-use super::snapshot::{self, Snapshot};
+use super::snapshot::{self, Kept};
 use super::threads::Threads;
 use crate::compile::{self, Dialect};
 
@@ -44,9 +44,9 @@ pub struct Host {
     pub(super) threads: Threads,
     /// Bytes in ArrayBuffers of all isolates.
     pub(super) buffers: Arc<AtomicUsize>,
-    /// Directory of packs on disk.
+    /// Directory of packs in the store.
     pack_dir: Arc<PathBuf>,
-    /// That of packs which cannot be kept there.
+    /// Where packs and snapshots are kept if not there.
     other_pack_dir: Option<Arc<PathBuf>>,
     without_packs: bool,
     options: Arc<HostOptions>,
@@ -69,9 +69,11 @@ pub struct AdaptorSet {
     pub unpacked: Option<String>,
     pub(super) pack: Option<Arc<Pack>>,
     /// What its isolates start from, if there is one.
-    snapshot: Option<Snapshot>,
+    snapshot: Option<Kept>,
     /// That of the last run, by which a warm isolate guesses what the next one will need.
     footprint: Mutex<Arc<Footprint>>,
+    /// A run was given an isolate that shows what runs load.
+    explored: AtomicBool,
     file: PathBuf,
 }
 
@@ -86,14 +88,35 @@ impl AdaptorSet {
         self.footprint.lock().expect("footprint").clone()
     }
 
-    /// Remembers what a run loaded.
-    pub(super) fn set_footprint(&self, footprint: Footprint) {
+    /// Remembers what a run loaded. Returns whether it should be on disk soon.
+    pub(super) fn set_footprint(&self, footprint: Footprint) -> bool {
         *self.footprint.lock().expect("footprint") = Arc::new(footprint);
+        self.pack.as_ref().is_some_and(|pack| pack.take_learned())
     }
 
     /// An isolate for these adaptors with this limit of V8's heap in bytes.
-    pub(super) fn plan(&self, heap: usize) -> Plan {
-        Plan { snapshot: self.snapshot, pack: self.pack.clone(), ..Plan::plain(heap) }
+    fn plan(&self, heap: usize) -> Plan {
+        let snapshot = self.snapshot.map(|kept| kept.snapshot);
+        Plan { snapshot, pack: self.pack.clone(), ..Plan::plain(heap) }
+    }
+
+    /// An isolate for a run, likewise.
+    pub(super) fn plan_for_work(&self, heap: usize) -> Plan {
+        Plan { purpose: Purpose::Work, ..self.plan(heap) }
+    }
+
+    /// An isolate for the first run if the snapshot was made before anything was known of what runs load: one in which
+    /// nothing is loaded, so that it shows.
+    pub(super) fn plan_to_explore(&self, heap: usize) -> Option<Plan> {
+        let is_blind = self.snapshot.is_some_and(|kept| kept.habits == Habits::default().fingerprint());
+        let explores = is_blind && !self.explored.swap(true, Ordering::Relaxed);
+        explores.then(|| Plan { snapshot: None, ..self.plan_for_work(heap) })
+    }
+
+    /// Whether its snapshot holds what runs are known to load.
+    fn snapshot_is_current(&self) -> bool {
+        let habits = self.pack.as_ref().map(|pack| pack.habits().fingerprint());
+        self.snapshot.is_some_and(|kept| Some(kept.habits) == habits)
     }
 }
 
@@ -162,14 +185,13 @@ impl Host {
         if let Some(stored) = self.stored(key) {
             return Ok(stored);
         }
-        let file = self.pack_file(key);
         let entries = self.probe(key)?;
         let built = if self.without_packs {
             Err("packs are off".to_owned())
         } else {
             pack::build(&self.packages, entries.clone()).map_err(|error| error.to_string())
         };
-        let set = self.set(key, entries.into_iter().collect(), built, file);
+        let set = self.set(key, entries.into_iter().collect(), built);
         // Now, not at the end: a process that is killed need not have packed for nothing.
         set.pack.iter().for_each(|pack| save(pack, &set.file));
         Ok(set)
@@ -181,25 +203,28 @@ impl Host {
             return None;
         }
         Packages::refresh();
-        let file = self.pack_file(key);
-        let pack = pack::load(&file).filter(|pack| self.is_current(pack))?;
+        let pack =
+            self.places(&pack_name(key)).find_map(|file| pack::load(&file).filter(|pack| self.is_current(pack)))?;
         let exports = pack.entries.iter().map(|(name, entry)| (name.clone(), entry.exports.clone())).collect();
-        Some(self.set(key, exports, Ok(pack), file))
+        Some(self.set(key, exports, Ok(pack)))
     }
 
-    fn set(
-        &self,
-        key: &AdaptorKey,
-        exports: HashMap<String, Vec<String>>,
-        pack: Result<Pack, String>,
-        file: PathBuf,
-    ) -> AdaptorSet {
+    fn set(&self, key: &AdaptorKey, exports: HashMap<String, Vec<String>>, pack: Result<Pack, String>) -> AdaptorSet {
         let (pack, unpacked) = match pack {
             Ok(pack) => (Some(Arc::new(pack)), None),
             Err(reason) => (None, Some(reason)),
         };
         let snapshot = pack.as_ref().and_then(|pack| snapshot::load(&self.snapshot_file(key), pack));
-        AdaptorSet { exports, unpacked, pack, snapshot, footprint: Mutex::default(), file }
+        let file = self.place(&pack_name(key));
+        AdaptorSet {
+            exports,
+            unpacked,
+            pack,
+            snapshot,
+            footprint: Mutex::default(),
+            explored: AtomicBool::default(),
+            file,
+        }
     }
 
     /// Whether the pack's adaptors are those that its specifiers lead to now: an install may have changed the default
@@ -223,17 +248,25 @@ impl Host {
         outcome.error.map_or(Ok(()), Err)
     }
 
-    /// Loads adaptors once and tells which modules of their pack may be evaluated in a snapshot.
+    /// Loads adaptors once and tells which modules of their pack are to be evaluated in a snapshot: of those that runs are
+    /// known to need, or else of those that load with the adaptors, the ones that may be.
     pub(super) fn rehearse(&self, specifiers: &[String]) -> Result<(Arc<AdaptorSet>, Vec<u32>), RunError> {
         let set = self.prepare(specifiers)?;
         let job = listing(specifiers)?;
-        let plan = Plan { rehearsal: true, ..set.plan(job.limits.heap) };
+        let plan = Plan { purpose: Purpose::Rehearsal, snapshot: None, ..set.plan(job.limits.heap) };
         let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
-        set.pack.iter().for_each(|pack| save(pack, &set.file));
-        outcome.error.map_or(Ok((set, outcome.footprint.unwrap_or_default().modules)), Err)
+        if let Some(error) = outcome.error {
+            return Err(error);
+        }
+        let mut modules = outcome.footprint.unwrap_or_default().modules;
+        if let Some(habits) = set.pack.as_ref().map(|pack| pack.habits()).filter(Habits::are_known) {
+            modules.retain(|number| habits.modules().contains(number));
+        }
+        Ok((set, modules))
     }
 
-    /// Has a snapshot made for these adaptors by `program`, this very one, if they have none. A process that has isolates
+    /// Has a snapshot made for these adaptors by `program`, this very one, if they have none that holds what their runs are
+    /// known to load. A process that has isolates
     /// already cannot use it. What keeps it from being made costs time, and nothing else. Blocks while it is made, a quarter
     /// of a second.
     pub fn make_snapshot(&self, program: &Path, specifiers: &[String]) {
@@ -241,7 +274,7 @@ impl Host {
         if self.without_packs {
             return;
         }
-        if let Some(set) = self.stored(&key).filter(|set| set.snapshot.is_some()) {
+        if let Some(set) = self.stored(&key).filter(AdaptorSet::snapshot_is_current) {
             let preparation = self.adaptors.lock().expect("adaptor sets").entry(key).or_default().clone();
             preparation.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Arc::new(set));
             return;
@@ -257,9 +290,9 @@ impl Host {
         }
     }
 
-    /// Whether runs with these adaptors could start from a snapshot and do not.
+    /// Whether runs with these adaptors could start from a snapshot, or from a better one, and do not.
     pub fn lacks_snapshot(&self, specifiers: &[String]) -> bool {
-        self.prepared(&adaptor_key(specifiers)).is_some_and(|set| set.pack.is_some() && set.snapshot.is_none())
+        self.prepared(&adaptor_key(specifiers)).is_some_and(|set| set.pack.is_some() && !set.snapshot_is_current())
     }
 
     /// From now on, all sets of these adaptors are loaded from one pack and one snapshot, which a process can have only one
@@ -287,25 +320,24 @@ impl Host {
             pack: whole.pack.clone(),
             snapshot: whole.snapshot,
             footprint: Mutex::default(),
+            explored: AtomicBool::default(),
             file: whole.file.clone(),
         })
     }
 
-    fn pack_file(&self, key: &AdaptorKey) -> PathBuf {
-        self.kept(&format!("{}.pack", file_name(key)))
-    }
-
     pub(super) fn snapshot_file(&self, key: &AdaptorKey) -> PathBuf {
-        self.kept(&format!("{}.snapshot", file_name(key)))
+        self.place(&format!("{}.snapshot", file_name(key)))
     }
 
-    /// Where something is kept that was made of adaptors, or can be.
-    fn kept(&self, name: &str) -> PathBuf {
-        let file = self.pack_dir.join(name);
-        match &self.other_pack_dir {
-            Some(other) if !file.exists() => other.join(name),
-            _ => file,
-        }
+    /// Where something is to be kept that was made of adaptors.
+    fn place(&self, name: &str) -> PathBuf {
+        self.other_pack_dir.as_ref().unwrap_or(&self.pack_dir).join(name)
+    }
+
+    /// Where a pack may be: that of a store which cannot be written is good until runs have shown what they need.
+    fn places(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        let other = self.other_pack_dir.as_ref().map(|other| other.join(name));
+        other.into_iter().chain([self.pack_dir.join(name)])
     }
 
     /// The pack of a set of adaptors for another place: as if the store were in the directory `root`, with files of the
@@ -330,7 +362,7 @@ impl Host {
         }
         let bytes = pack::to_bytes(&pack)
             .map_err(|error| RunError::new("ExecutionError", Severity::Exception, error.to_string()))?;
-        Ok(Some((format!("{}.pack", file_name(&key)), bytes)))
+        Ok(Some((pack_name(&key), bytes)))
     }
 
     /// Loads adaptors through the ordinary module graph and lists what they export.
@@ -362,9 +394,13 @@ impl Host {
     pub fn run(&self, job: Job, state: String, sink: LogSink) -> Outcome {
         match self.prepare(&job.adaptors) {
             Ok(set) => {
-                let mut plan = set.plan(job.limits.heap);
-                // What is intercepted must be replaced before any adaptor is evaluated.
-                plan.snapshot = plan.snapshot.filter(|_| !job.test);
+                let heap = job.limits.heap;
+                let plan = if job.test {
+                    // What is intercepted must be replaced before any adaptor is evaluated.
+                    Plan { snapshot: None, ..set.plan_for_work(heap) }
+                } else {
+                    set.plan_to_explore(heap).unwrap_or_else(|| set.plan_for_work(heap))
+                };
                 self.run_in(plan, job, state, sink)
             }
             Err(error) => Outcome::failed(error),
@@ -421,6 +457,10 @@ fn listing(specifiers: &[String]) -> Result<Job, RunError> {
         traceparent: None,
         tenant: None,
     })
+}
+
+fn pack_name(specifiers: &[String]) -> String {
+    format!("{}.pack", file_name(specifiers))
 }
 
 /// A file name for a set of adaptors: readable where it is short, and distinct.

@@ -39,14 +39,25 @@ pub struct Plan {
     pub heap: usize,
     /// What to load before there is a job.
     pub footprint: Arc<Footprint>,
-    /// The footprint of the run shall name the modules that may be evaluated in a snapshot.
-    pub rehearsal: bool,
+    /// What the isolate's first run is to tell beside its outcome.
+    pub purpose: Purpose,
+}
+
+/// What an isolate's first run shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What a job loads, which is remembered with the pack.
+    Work,
+    /// What adaptors export.
+    Listing,
+    /// Which modules may be evaluated in a snapshot.
+    Rehearsal,
 }
 
 impl Plan {
     /// An isolate with nothing in it, from the runtime's own snapshot.
     pub fn plain(heap: usize) -> Self {
-        Self { snapshot: None, pack: None, heap, footprint: Arc::default(), rehearsal: false }
+        Self { snapshot: None, pack: None, heap, footprint: Arc::default(), purpose: Purpose::Listing }
     }
 }
 

@@ -245,8 +245,8 @@ impl ModuleLoader for JobLoader {
     fn get_code_cache(&self, specifier: &ModuleSpecifier, _source: &str) -> Option<SourceCodeCacheInfo> {
         self.scripts.borrow_mut().push(specifier.as_str().to_owned());
         let data = self.pack.as_ref()?.code(specifier.as_str()).map(|code| Cow::Owned(code.to_vec()));
-        // An answer without data asks for a new cache.
-        if data.is_none() && self.snapshotting {
+        // Without data, or with data that V8 does not accept, an answer asks for a new cache.
+        if self.snapshotting {
             return None;
         }
         Some(SourceCodeCacheInfo { hash: 0, data })

@@ -264,8 +264,11 @@ impl Pool {
                     self.keep(lodging, isolate, &outcome);
                 }
                 let loaded = outcome.footprint.take().filter(|_| outcome.error.is_none());
-                if let (Some(set), Some(footprint)) = (set, loaded) {
-                    set.set_footprint(footprint);
+                if let (Some(set), Some(footprint)) = (set, loaded)
+                    && set.set_footprint(footprint)
+                {
+                    let host = self.host.clone();
+                    tokio::task::spawn_blocking(move || host.save_packs());
                 }
                 outcome
             }
@@ -331,7 +334,7 @@ impl Pool {
                 pool.tend();
             }
         };
-        let plan = Plan { footprint: set.footprint(), ..set.plan(kind.heap) };
+        let plan = Plan { footprint: set.footprint(), ..set.plan_for_work(kind.heap) };
         if let Ok(isolate) = IsolateThread::start_and_tell(&self.host, plan, made) {
             self.created.fetch_add(1, Ordering::Relaxed);
             spares.begin(kind, isolate);
@@ -340,12 +343,14 @@ impl Pool {
 
     /// A spare, or an isolate that is only being made. The second value tells whether it is a spare.
     fn isolate(self: &Arc<Self>, set: &AdaptorSet, kind: &Kind) -> Result<(IsolateThread, bool), RunError> {
-        let spare = self.spares().take(kind);
+        let exploration = set.plan_to_explore(kind.heap);
+        let spare = if exploration.is_none() { self.spares().take(kind) } else { None };
         if let Some(isolate) = spare.filter(|spare| !spare.tripwire.is_lost()) {
             self.warm_runs.fetch_add(1, Ordering::Relaxed);
             return Ok((isolate, true));
         }
-        let isolate = IsolateThread::start(&self.host, set.plan(kind.heap))?;
+        let plan = exploration.unwrap_or_else(|| set.plan_for_work(kind.heap));
+        let isolate = IsolateThread::start(&self.host, plan)?;
         self.cold_runs.fetch_add(1, Ordering::Relaxed);
         self.created.fetch_add(1, Ordering::Relaxed);
         Ok((isolate, false))

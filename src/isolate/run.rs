@@ -19,7 +19,7 @@ use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::hash_seed;
 use super::host::Host;
 use super::intercept::Request;
-use super::isolate_thread::Plan;
+use super::isolate_thread::{Plan, Purpose};
 use super::job_function::{JOB_PARAMETERS, JobFunction};
 use super::kept::{Finds, Tenant};
 use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
@@ -192,6 +192,10 @@ pub(super) struct Isolate {
     pub(super) entry: EntryPoints,
     /// What was open before the first run, where each finds what the first one found.
     pub(super) opening: Option<RuntimeActivityStats>,
+    /// What its first run is to tell.
+    purpose: Purpose,
+    /// It began with nothing loaded.
+    is_bare: bool,
     /// Runs so far, with the one under way.
     runs: u32,
     /// When the last run ended.
@@ -328,13 +332,15 @@ impl Isolate {
             compiled: None,
             entry,
             opening: None,
+            purpose: plan.purpose,
+            is_bare: stay.snapshot.is_none(),
             runs: 0,
             rested_since: Instant::now(),
             _stay: stay,
         };
         isolate.get_ready(&plan.footprint);
-        if plan.rehearsal {
-            isolate.entry.call(&mut isolate.worker.js_runtime, &isolate.entry.rehearse, &[])?;
+        if plan.purpose == Purpose::Rehearsal {
+            isolate.rehearse()?;
         }
         Ok(isolate)
     }
@@ -359,6 +365,20 @@ impl Isolate {
             };
             let _ = self.entry.call(runtime, &self.entry.compile_ahead, &[argument]);
         }
+    }
+
+    /// From now on tells modules that may be evaluated in a snapshot from others, beginning with those that runs need.
+    fn rehearse(&mut self) -> Result<(), String> {
+        let habits = self.pack.as_ref().map(|pack| pack.habits()).unwrap_or_default();
+        let runtime = &mut self.worker.js_runtime;
+        let numbers = {
+            deno_core::scope!(scope, runtime);
+            let numbers = habits.modules().iter().map(|&number| v8::Integer::new_from_unsigned(scope, number).into());
+            let numbers: Vec<v8::Local<v8::Value>> = numbers.collect();
+            let numbers: v8::Local<v8::Value> = v8::Array::new_with_elements(scope, &numbers).into();
+            v8::Global::new(scope, numbers)
+        };
+        self.entry.call(runtime, &self.entry.rehearse, &[numbers])
     }
 
     /// Makes the isolate that of `job`, for the first time or again.
@@ -457,7 +477,11 @@ impl Isolate {
         let mut footprint = None;
         if self.runs <= LEARNING && self.tripwire.tripped().is_none() {
             self.harvest();
-            footprint = Some(self.footprint());
+            let loaded = self.footprint();
+            if self.purpose == Purpose::Work && !job.test {
+                self.pack.iter().for_each(|pack| pack.learn(&loaded, self.is_bare));
+            }
+            footprint = Some(loaded);
         }
         stats.buffers = self.buffers.take_peak();
         self.rested_since = Instant::now();

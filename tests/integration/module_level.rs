@@ -73,6 +73,8 @@ export const outlast = {
   channel: state => (subscribe('own', () => {}), state),
   timer: state => (AbortSignal.timeout(60_000).addEventListener('abort', () => {}), state),
   graph: async state => (await import(['.', 'own.js'].join('/')), state),
+  listener: state => (process.on('unhandledRejection', () => {}), state),
+  rejection: () => { Promise.reject(new Error('nobody waits')); return new Promise(() => {}); },
   part: async state => (await import('node:v8'), state),
 };
 export const seal = { method: () => { Map.prototype.own = 'left'; }, function: () => { Map.own = 'left'; } };
@@ -147,6 +149,16 @@ fn what_cannot_be_put_back_costs_the_isolate() {
         assert_eq!(retired(&server), (count + 1).to_string(), "{what}");
         assert!(server.log().contains(reason), "{what}: {}", server.log());
     }
+}
+
+#[test]
+fn nobody_listens_for_the_errors_of_a_later_run() {
+    let job = "import { outlast } from '@openfn/language-vandal'; export default [state => outlast[state.data.what](state)];";
+    let server = serve_vandal("isolation: module\n    retry: false", job);
+    run(&server, &json!({ "what": "listener" }), "completed");
+    let failed = run(&server, &json!({ "what": "rejection" }), "failed");
+    assert_eq!(last_attempt(&failed, "job")["failure"]["class"], "RuntimeCrash", "{failed}");
+    assert_eq!(runs_in_kept_isolates(&server), "1");
 }
 
 #[test]
@@ -242,14 +254,13 @@ fn a_run_that_is_stopped_or_breaks_off_takes_its_isolate_along() {
       const act = state => {
         if (state.data.act === 'loop') for (;;);
         if (state.data.act === 'exit') return exit()(state);
-        if (state.data.act === 'listen') process.on('unhandledRejection', () => {});
         if (state.data.act === 'reject') { Promise.reject(new Error('nobody waits')); return new Promise(() => {}); }
         return state;
       };
       export default [track(), act];";
     let server = serve(&project("isolation: module\n    retry: false\n    timeout: 2s", job));
     for (count, act) in ["loop", "exit", "reject"].into_iter().enumerate() {
-        assert_eq!(found(&server, &json!({ "act": "listen" })), nothing(), "before {act}");
+        assert_eq!(found(&server, &json!({})), nothing(), "before {act}");
         run(&server, &json!({ "act": act }), "failed");
         assert_eq!(retired(&server), (count + 1).to_string(), "{act}");
     }

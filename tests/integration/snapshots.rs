@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::server::Setup;
-use crate::support::{Run, store};
+use crate::support::{Run, http_server, store};
 
 /// What the last of several runs with one adaptor makes of its state, and each before it.
 fn runs(adaptor: &str, job: &str, times: usize) -> Vec<Value> {
@@ -35,6 +35,8 @@ fn what_depends_on_the_moment_is_evaluated_in_each_run() {
         ("", "performance.timeOrigin"),
         ("", "Math.random()"),
         ("", "crypto.randomUUID()"),
+        ("import { performance } from 'node:perf_hooks'", "performance.timeOrigin"),
+        ("import hooks from 'node:perf_hooks'", "hooks.performance.now()"),
         ("import { randomBytes } from 'node:crypto'", "randomBytes(8).toString('hex')"),
         ("", "process.hrtime().join()"),
         ("", "String(process.hrtime.bigint())"),
@@ -85,6 +87,47 @@ fn one_that_was_cut_is_made_anew() {
     fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(whole / 2).unwrap();
     assert_eq!(run.go().completed()["seen"], true);
     assert!(fs::metadata(&file).unwrap().len() > whole / 2);
+}
+
+#[test]
+fn one_holds_what_runs_were_seen_to_load() {
+    let heavy = "export const load = () => 'the heavy part';";
+    let adaptor = "
+        import { load } from './heavy.js';
+        export const light = () => (state) => ({ ...state, data: 'light' });
+        export const use = () => (state) => ({ ...state, data: load() });
+    ";
+    let run = Run::of("job.js", "").local_adaptor("test", adaptor).env("FNHOST_REPO_DIR", "store");
+    let mut run = run.file("adaptors/test/heavy.js", heavy);
+    for (job, data, is_held) in [
+        ("light()", "light", false),
+        ("use()", "the heavy part", true),
+        ("use()", "the heavy part", true),
+        ("light()", "light", true),
+    ] {
+        run = run.file("job.js", job);
+        assert_eq!(run.go().completed()["data"], data);
+        let packs = fs::read_dir(run.path("store/node_modules/.fnhost/packs")).unwrap().flatten();
+        let is_snapshot = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "snapshot");
+        let snapshot = fs::read(packs.map(|file| file.path()).find(is_snapshot).unwrap()).unwrap();
+        assert_eq!(snapshot.windows(14).any(|text| text == b"the heavy part"), is_held, "{job}");
+    }
+}
+
+#[test]
+fn a_client_of_http_in_one_answers_waits_and_gives_up_as_ever() {
+    // undici keeps a clock of its own, which must go on in each run.
+    let server = http_server::Server::start();
+    let run = |job: &str| {
+        let credential = json!({ "baseUrl": server.origin() }).to_string();
+        Run::of("job.js", job).adaptor("http").credential(&credential)
+    };
+    for _ in 0..2 {
+        run("get('/echo')").go().completed();
+    }
+    let late = run("get('/slow/60000', { timeout: 1500 })").go().failure();
+    assert_eq!(late["details"]["code"], "UND_ERR_HEADERS_TIMEOUT", "{late}");
+    assert!(run("get('/slow/1200', { timeout: 20000 })").go().data().is_object());
 }
 
 #[test]
@@ -226,7 +269,7 @@ triggers:
         export const fn = (f) => (state) => f(state);
     ";
     fs::create_dir_all(setup.path("test/node_modules/lodash")).unwrap();
-    let server = setup
+    let mut server = setup
         .file("test/package.json", &manifest)
         .file("test/index.js", adaptor)
         .file(
@@ -235,6 +278,11 @@ triggers:
         )
         .file("test/node_modules/lodash/index.js", "exports.now = Date.now();")
         .start();
+    // The first run shows what runs load; the server that starts next knows it.
+    server.run_in(&server.send_one(&json!({})), "completed");
+    server.signal("TERM");
+    server.wait();
+    let server = server.restart();
     let runs = [(); 3].map(|()| server.send_one(&json!({})));
     let seen: Vec<_> =
         runs.iter().map(|id| server.output(&server.run_in(id, "completed"), "look")["data"].clone()).collect();

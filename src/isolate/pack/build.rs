@@ -9,7 +9,7 @@ use deno_core::url::Url;
 use node_resolver::{NodeResolution, ResolutionMode};
 
 use super::transform::{Imports, Slots, TargetKind, module_body, module_imports, script_body, script_requires};
-use super::{Entry, Kind, Module, Pack, Target, stamp};
+use super::{Entry, Habits, Kind, Module, Pack, Target, stamp};
 use crate::isolate::packages::{Packages, Unresolved};
 
 /// Why an adaptor cannot be packed. It is loaded through the ordinary module graph then.
@@ -54,7 +54,7 @@ pub fn build(packages: &Packages, entries: Vec<(String, Vec<String>)>) -> Result
         index += 1;
     }
     let modules = (0..graph.files.len()).map(|index| graph.module(index)).collect();
-    Ok(Pack::new(modules, named, HashMap::new(), true))
+    Ok(Pack::new(modules, named, HashMap::new(), Habits::default(), true))
 }
 
 fn missing(code: &str, message: String) -> Target {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::hash_seed;
-use super::{Entry, Kind, Module, Pack, Target, is_unchanged};
+use super::{Entry, Habits, Kind, Module, Pack, Target, is_unchanged};
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -18,6 +18,7 @@ struct Header {
     modules: Vec<ModuleHeader>,
     entries: BTreeMap<String, (u32, Vec<String>)>,
     code: Vec<(String, usize)>,
+    habits: Habits,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -89,7 +90,7 @@ pub fn load(path: &Path) -> Option<Pack> {
     }
     let entries =
         header.entries.into_iter().map(|(name, (module, exports))| (name, Entry { module, exports })).collect();
-    Some(Pack::new(modules, entries, code, false))
+    Some(Pack::new(modules, entries, code, header.habits, false))
 }
 
 /// Writes the pack to `path`, whole or not at all.
@@ -140,6 +141,7 @@ pub fn to_bytes(pack: &Pack) -> std::io::Result<Vec<u8>> {
             .map(|(name, entry)| (name.clone(), (entry.module, entry.exports.clone())))
             .collect(),
         code: code.iter().map(|(key, cache)| ((*key).clone(), cache.len())).collect(),
+        habits: pack.habits(),
     };
     let header = serde_json::to_vec(&header)?;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();

@@ -10,6 +10,7 @@
 
 mod build;
 mod disk;
+mod habits;
 mod transform;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use super::job_function::JobFunction;
 pub use build::build;
 pub use disk::{build_id, load, store, to_bytes};
+pub use habits::Habits;
 pub use transform::{MODULE_PARAMETERS, SCRIPT_PARAMETERS, module_imports};
 
 /// What a file is; `js/modules.js` knows the numbers.
@@ -81,6 +83,9 @@ pub struct Pack {
     /// Import specifier → adaptor.
     pub entries: HashMap<String, Entry>,
     code: RwLock<HashMap<String, Arc<[u8]>>>,
+    habits: Mutex<Habits>,
+    /// Something was learned since [`Self::take_learned`].
+    learned: AtomicBool,
     /// Not all of it is on disk.
     dirty: AtomicBool,
     /// Jobs that were made functions, by the code of their modules.
@@ -92,9 +97,18 @@ impl Pack {
         modules: Vec<Module>,
         entries: HashMap<String, Entry>,
         code: HashMap<String, Arc<[u8]>>,
+        habits: Habits,
         dirty: bool,
     ) -> Self {
-        Self { modules, entries, code: RwLock::new(code), dirty: AtomicBool::new(dirty), jobs: Mutex::default() }
+        Self {
+            modules,
+            entries,
+            code: RwLock::new(code),
+            habits: Mutex::new(habits),
+            learned: AtomicBool::default(),
+            dirty: AtomicBool::new(dirty),
+            jobs: Mutex::default(),
+        }
     }
 
     /// A compiled job as a function, if it can be one.
@@ -125,7 +139,7 @@ impl Pack {
             let targets = module.targets.into_iter().map(|(specifier, led)| (specifier, target(led))).collect();
             Module { path, targets, stamp: (module.stamp.0, modified), ..module }
         });
-        Self::new(modules.collect(), self.entries, HashMap::new(), true)
+        Self::new(modules.collect(), self.entries, HashMap::new(), Habits::default(), true)
     }
 
     /// The code cache stored under `key`: a module number, or the specifier and content hash of a built-in script.
@@ -137,6 +151,24 @@ impl Pack {
     pub fn put_code(&self, key: String, code: Arc<[u8]>) {
         self.code.write().expect("code cache").insert(key, code);
         self.dirty.store(true, Ordering::Release);
+    }
+
+    /// What runs are known to load.
+    pub fn habits(&self) -> Habits {
+        self.habits.lock().expect("habits").clone()
+    }
+
+    /// Remembers what a run loaded. `whole` is set if it had an isolate in which nothing was loaded before.
+    pub fn learn(&self, footprint: &Footprint, whole: bool) {
+        if self.habits.lock().expect("habits").learn(footprint, whole) {
+            self.learned.store(true, Ordering::Release);
+            self.dirty.store(true, Ordering::Release);
+        }
+    }
+
+    /// True once after something was learned.
+    pub fn take_learned(&self) -> bool {
+        self.learned.swap(false, Ordering::AcqRel)
     }
 
     /// Names the files of the pack, and their versions.

@@ -20,13 +20,14 @@ use crate::isolate::pack::Pack;
 use crate::isolate::permissions::{self, Network};
 use crate::isolate::run::bootstrap_options;
 
-/// What of the runtime is evaluated in every snapshot, with all that it needs in turn.
-const PARTS: &[&str] = &["node:process", "node:module", "node:buffer", "node:timers"];
+/// What of the runtime is evaluated in a snapshot while nothing is known of the runs, with all that it needs in turn.
+const USUAL_PARTS: &[&str] = &["node:process", "node:module", "node:buffer", "node:timers"];
 
 /// Stack of the thread that takes one, as that of isolates.
 const STACK: usize = 8 << 20;
 
-/// Takes a snapshot in which these modules of the pack are evaluated. V8 may end the process.
+/// Takes a snapshot in which these modules of the pack are evaluated, and the parts of the runtime that its runs need. V8
+/// may end the process.
 pub fn build(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, String> {
     let blob = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("snapshot".into()).stack_size(STACK);
@@ -59,6 +60,7 @@ fn extensions(host: &Host) -> Vec<Extension> {
 
 fn take(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, String> {
     hash_seed::get();
+    compile_eagerly(true);
     let _stay = Stay::begin(None);
     let event_loop =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
@@ -86,13 +88,15 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, Str
         state.put(bootstrap_options());
         state.put(PackInUse { pack: pack.clone(), packages: host.packages.clone(), compiled: Vec::new() });
     }
+    compile_eagerly(false);
     call(&mut runtime, "bootstrap", "mainRuntime", |scope| vec![bootstrap_options().as_v8(scope)])?;
     call(&mut runtime, "__fnhost", "prepare", |_| vec![])?;
     call(&mut runtime, "__fnhost", "beginSnapshot", |_| vec![])?;
-    for part in PARTS {
-        call(&mut runtime, "__fnhost", "loadAhead", |scope| {
-            let specifier = v8::String::new(scope, part).expect("a short string");
-            vec![specifier.into(), v8::Boolean::new(scope, true).into()]
+    let habits = pack.habits();
+    let known = habits.are_known().then(|| habits.scripts().iter().map(String::as_str).collect());
+    for part in known.unwrap_or_else(|| USUAL_PARTS.to_vec()) {
+        call(&mut runtime, "__fnhost", "loadPart", |scope| {
+            vec![v8::String::new(scope, part).expect("a short string").into()]
         })?;
     }
     call(&mut runtime, "__fnhost", "evaluateAhead", |scope| {
@@ -112,6 +116,12 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, Str
         assert_eq!(scope.add_context(context), deno_node::VM_CONTEXT_INDEX);
     }
     Ok(runtime.snapshot())
+}
+
+/// Whether V8 compiles functions with the script that they stand in. The host's own JavaScript is so compiled in the
+/// snapshot that no run has to.
+fn compile_eagerly(eagerly: bool) {
+    v8::V8::set_flags_from_string(if eagerly { "--no-lazy" } else { "--lazy" });
 }
 
 /// Calls `globalThis.<object>.<function>`.

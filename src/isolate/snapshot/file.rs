@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -13,18 +14,30 @@ use crate::isolate::pack::{Pack, build_id};
 /// Bytes before the snapshot, which V8 wants aligned.
 const PAGE: usize = 4096;
 
+/// Where in the page the fingerprint of the runs' habits stands.
+const HABITS: Range<usize> = PAGE - 8..PAGE;
+
+/// A snapshot that was kept.
+#[derive(Clone, Copy)]
+pub struct Kept {
+    pub snapshot: Snapshot,
+    /// Fingerprint of the habits of runs that it was made for.
+    pub habits: u64,
+}
+
 /// The snapshot at `path`. None if there is none, it belongs to another build or pack, or was cut.
-pub fn load(path: &Path, pack: &Pack) -> Option<Snapshot> {
+pub fn load(path: &Path, pack: &Pack) -> Option<Kept> {
     // Never unmapped: isolates may start from it until the process ends.
     let file: &'static Mmap = Box::leak(Box::new(mapped(path).ok()?));
-    let (name, snapshot) = file.split_at_checked(PAGE)?;
-    (name == name_of(snapshot, pack)).then_some(snapshot)
+    let (page, snapshot) = file.split_at_checked(PAGE)?;
+    let habits = u64::from_le_bytes(page[HABITS].try_into().ok()?);
+    (page == page_of(snapshot, pack, habits)).then_some(Kept { snapshot, habits })
 }
 
 /// Writes a snapshot to `path`, whole or not at all.
 pub fn store(snapshot: &[u8], path: &Path, pack: &Pack) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(&name_of(snapshot, pack))?;
+    file.write_all(&page_of(snapshot, pack, pack.habits().fingerprint()))?;
     file.write_all(snapshot)?;
     // A file that is there after the power failed must be whole: V8 ends where it reads a damaged one.
     file.as_file().sync_all()?;
@@ -34,11 +47,12 @@ pub fn store(snapshot: &[u8], path: &Path, pack: &Pack) -> io::Result<()> {
     Ok(())
 }
 
-/// What a snapshot was made by and of, and its bytes, by which one that was cut is known.
-fn name_of(snapshot: &[u8], pack: &Pack) -> Vec<u8> {
-    let mut name = format!("{} pack {:016x} bytes {}", build_id(), pack.fingerprint(), snapshot.len()).into_bytes();
-    name.resize(PAGE, 0);
-    name
+/// What a snapshot was made by, of and for, and its bytes, by which one that was cut is known.
+fn page_of(snapshot: &[u8], pack: &Pack, habits: u64) -> Vec<u8> {
+    let mut page = format!("{} pack {:016x} bytes {}", build_id(), pack.fingerprint(), snapshot.len()).into_bytes();
+    page.resize(PAGE, 0);
+    page[HABITS].copy_from_slice(&habits.to_le_bytes());
+    page
 }
 
 /// Shared with all processes that use the file.

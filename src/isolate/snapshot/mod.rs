@@ -22,7 +22,7 @@ mod workshop;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use file::load;
+pub use file::{Kept, load};
 pub use workshop::{commission, work};
 
 /// A snapshot in V8's form, which V8 reads in place.
