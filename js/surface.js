@@ -53,7 +53,19 @@ const {
 } = primordials;
 
 // Built-ins that programs do add to.
-const EXTENDED = ["Array", "Date", "Error", "Function", "Math", "Number", "Object", "Promise", "Reflect", "String", "Symbol"];
+const EXTENDED = [
+  "Array",
+  "Date",
+  "Error",
+  "Function",
+  "Math",
+  "Number",
+  "Object",
+  "Promise",
+  "Reflect",
+  "String",
+  "Symbol",
+];
 
 // Node's modules of which nothing else remembers anything. An isolate in which another one was loaded is not used again.
 const WATCHED_PARTS = [
@@ -198,7 +210,8 @@ function note(surface, object, keys, descriptors, meet) {
 
 // A function that has nothing but what every function has. Returns false of any other object.
 function freezePlain(object, keys) {
-  if (typeof object !== "function" || !ArrayPrototypeEvery(keys, (key) => ArrayPrototypeIncludes(PLAIN, key))) return false;
+  if (typeof object !== "function") return false;
+  if (!ArrayPrototypeEvery(keys, (key) => ArrayPrototypeIncludes(PLAIN, key))) return false;
   const { value: prototype } = ObjectGetOwnPropertyDescriptor(object, "prototype") ?? { __proto__: null };
   if (isObject(prototype)) {
     if (ReflectOwnKeys(prototype).length !== 1 || prototype.constructor !== object) return false;
@@ -361,7 +374,8 @@ function putValuesBack(comparisons) {
 }
 
 function putValueBack({ object, key, value }) {
-  const isBack = ObjectHasOwn(object, key) ? ReflectSet(object, key, value) : ReflectDefineProperty(object, key, plain(value));
+  const isThere = ObjectHasOwn(object, key);
+  const isBack = isThere ? ReflectSet(object, key, value) : ReflectDefineProperty(object, key, plain(value));
   if (!isBack || !ObjectIs(object[key], value)) trace ??= `the run changed ${String(key)} for all`;
 }
 
@@ -472,7 +486,7 @@ export function begin(timers) {
   listTimers = timers;
   keepCompiled(share);
   for (const name of DISPATCHERS) {
-    ObjectDefineProperty(globalThis, SymbolFor(name), { __proto__: null, value: undefined, writable: true, configurable: true });
+    ObjectDefineProperty(globalThis, SymbolFor(name), { ...plain(undefined), enumerable: false });
   }
   guardFinalizers();
   rememberUse("URL", globalThis.URL, "createObjectURL");

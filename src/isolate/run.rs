@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
-use deno_core::url::Url;
 use deno_core::stats::RuntimeActivityStats;
+use deno_core::url::Url;
 use deno_core::{PollEventLoopOptions, v8};
 use deno_runtime::deno_io::{Stdio, StdioPipe};
 use deno_runtime::deno_os::{ExitCode, WatcherExitHandle, WatcherExited};
