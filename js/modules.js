@@ -8,7 +8,7 @@ import * as runtime from "ext:fnhost/runtime.js";
 
 const { op_fnhost_compile, op_fnhost_find, op_fnhost_resolve, op_fnhost_scope_names } = core.ops;
 const {
-  ArrayPrototypeFilter,
+  ArrayPrototypeFind,
   ArrayPrototypePop,
   ArrayPrototypePush,
   Error,
@@ -209,6 +209,7 @@ export function keepCompiled(by) {
 // Lets go of all that was evaluated and is not shared.
 export function forget() {
   records.length = 0;
+  order.length = 0;
   if (node !== undefined) {
     for (const filename of ObjectKeys(node._cache)) delete node._cache[filename];
   }
@@ -228,13 +229,29 @@ function offer(number, record) {
   shared[number] = record;
 }
 
-// The numbers of all modules that were evaluated since the isolate started. In a rehearsal, of those that may be in a
-// snapshot.
+// Modules in the order in which their evaluation began, since the isolate started: { number, parent, isRoot }. A root is
+// what a job, or an adaptor that waited with it, was the first to read.
+const order = [];
+
+// The same as numbers, three for each: the module, what required it or -1, and 1 if it is a root. In a rehearsal, only of
+// those that may be in a snapshot.
 export function evaluated() {
-  return ArrayPrototypeFilter(ObjectKeys(records), (number) => !tainted[number] && !inSnapshot[number]);
+  const numbers = [];
+  for (let index = 0; index < order.length; index++) {
+    const { number, parent, isRoot } = order[index];
+    if (!tainted[number] && records[number] !== undefined) ArrayPrototypePush(numbers, number, numberOf(parent), isRoot ? 1 : 0);
+  }
+  return numbers;
+}
+
+function numberOf(module) {
+  if (module === undefined) return -1;
+  return +(ArrayPrototypeFind(ObjectKeys(records), (number) => records[number].module === module) ?? -1);
 }
 
 function evaluate(number, parent) {
+  const isRoot = underEvaluation.length === 0 && parent === undefined;
+  ArrayPrototypePush(order, { __proto__: null, number, parent, isRoot });
   ArrayPrototypePush(underEvaluation, number);
   const check = observer?.beforeModule(builtins);
   try {
@@ -261,7 +278,7 @@ function evaluateNow(number, parent) {
     return record;
   }
   const shared = node?._cache[filename];
-  const record = { kind, module: shared ?? newModule(filename, dirname, parent) };
+  const record = { kind, module: shared ?? moduleFor(number, filename, dirname, parent) };
   records[number] = record;
   if (shared !== undefined) return record;
   if (node !== undefined) node._cache[filename] = record.module;
@@ -327,9 +344,15 @@ function dynamicImport(number, targets) {
   };
 }
 
-function newModule(filename, dirname, parent) {
-  const module = { exports: {}, id: filename, filename, path: dirname, loaded: false, children: [], parent };
+function newModule(filename, dirname) {
+  const module = { exports: {}, id: filename, filename, path: dirname, loaded: false, children: [], parent: undefined };
   ObjectDefineProperty(module, "paths", getter(() => builtin("node:module").default._nodeModulePaths(dirname)));
+  return module;
+}
+
+function moduleFor(number, filename, dirname, parent) {
+  const module = awaited[number] ?? newModule(filename, dirname);
+  module.parent = parent;
   if (parent !== undefined) ArrayPrototypePush(parent.children, module);
   return module;
 }
@@ -371,9 +394,6 @@ const underEvaluation = [];
 // used one of them while it was evaluated itself.
 const tainted = { __proto__: null };
 
-// Numbers of the modules that the isolate's snapshot had evaluated.
-const inSnapshot = { __proto__: null };
-
 // In a rehearsal, told of each part of the Node layer that is read, for which it may give another, and of each module
 // before it is evaluated and after.
 let observer;
@@ -388,23 +408,36 @@ export function taint() {
   for (let index = 0; index < guilty.length; index++) tainted[guilty[index]] = true;
 }
 
-// Evaluates the modules with these numbers for a snapshot, and no others.
+// CommonJS modules that are evaluated by runs, where the snapshot holds what they require.
+const awaited = { __proto__: null };
+
+function moduleOf(number) {
+  const known = records[number]?.module ?? awaited[number];
+  if (known !== undefined) return known;
+  const { 4: filename, 5: dirname } = compile(number);
+  return awaited[number] = newModule(filename, dirname);
+}
+
+// Evaluates modules for a snapshot, and no others: for each its number, and that of the one which requires it or -1.
 export function evaluateAhead(numbers) {
   const wanted = { __proto__: null };
-  for (let index = 0; index < numbers.length; index++) wanted[numbers[index]] = true;
-  for (let index = 0; index < numbers.length; index++) recordOf(numbers[index]);
+  for (let index = 0; index < numbers.length; index += 2) wanted[numbers[index]] = true;
+  for (let index = 0; index < numbers.length; index += 2) {
+    const { [index]: number, [index + 1]: parent } = numbers;
+    if (records[number] === undefined) evaluate(number, parent < 0 ? undefined : moduleOf(parent));
+  }
   for (const number of ObjectKeys(records)) {
     if (!wanted[number]) throw new Error(`A module that was not wanted was evaluated, too: ${number}`);
-    inSnapshot[number] = true;
   }
+  order.length = 0;
 }
 
 // Evaluates what can be of the modules with these numbers.
 export function evaluateIfPossible(numbers) {
   for (let index = 0; index < numbers.length; index++) {
-    if (tainted[numbers[index]]) continue;
+    if (records[numbers[index]] !== undefined) continue;
     try {
-      recordOf(numbers[index]);
+      evaluate(numbers[index]);
     } catch {
       // Its run will see the same.
     }

@@ -12,7 +12,7 @@ use super::error::{RunError, Severity};
 use super::hash_seed;
 use super::isolate_thread::{IsolateThread, Order, Plan, Purpose, release_memory};
 use super::limits::Limits;
-use super::pack::{self, Footprint, Habits, Pack};
+use super::pack::{self, Evaluated, Footprint, Pack};
 use super::packages::{LocalAdaptor, Packages};
 use super::permissions::Network;
 use super::run::{Job, LogSink, Outcome};
@@ -72,8 +72,8 @@ pub struct AdaptorSet {
     snapshot: Option<Kept>,
     /// That of the last run, by which a warm isolate guesses what the next one will need.
     footprint: Mutex<Arc<Footprint>>,
-    /// A run was given an isolate that shows what runs load.
-    explored: AtomicBool,
+    /// A run explores.
+    is_explored: AtomicBool,
     file: PathBuf,
 }
 
@@ -90,6 +90,7 @@ impl AdaptorSet {
 
     /// Remembers what a run loaded. Returns whether it should be on disk soon.
     pub(super) fn set_footprint(&self, footprint: Footprint) -> bool {
+        self.is_explored.store(false, Ordering::Relaxed);
         *self.footprint.lock().expect("footprint") = Arc::new(footprint);
         self.pack.as_ref().is_some_and(|pack| pack.take_learned())
     }
@@ -105,18 +106,19 @@ impl AdaptorSet {
         Plan { purpose: Purpose::Work, ..self.plan(heap) }
     }
 
-    /// An isolate for the first run if the snapshot was made before anything was known of what runs load: one in which
-    /// nothing is loaded, so that it shows.
+    /// An isolate for a run that is to explore, if one is: nothing is loaded in it, so that the run shows what it needs.
     pub(super) fn plan_to_explore(&self, heap: usize) -> Option<Plan> {
-        let is_blind = self.snapshot.is_some_and(|kept| kept.habits == Habits::default().fingerprint());
-        let explores = is_blind && !self.explored.swap(true, Ordering::Relaxed);
+        let habits = self.pack.as_ref()?.habits();
+        // Without a snapshot, every run does.
+        let explores =
+            self.snapshot.is_some() && habits.want_exploration() && !self.is_explored.swap(true, Ordering::Relaxed);
         explores.then(|| Plan { snapshot: None, ..self.plan_for_work(heap) })
     }
 
-    /// Whether its snapshot holds what runs are known to load.
+    /// Whether no better snapshot could be made now: it holds what runs are known to load, or a run is yet to explore.
     fn snapshot_is_current(&self) -> bool {
-        let habits = self.pack.as_ref().map(|pack| pack.habits().fingerprint());
-        self.snapshot.is_some_and(|kept| Some(kept.habits) == habits)
+        let habits = self.pack.as_ref().map(|pack| pack.habits()).unwrap_or_default();
+        self.snapshot.is_some_and(|kept| kept.habits == habits.fingerprint() || habits.want_exploration())
     }
 }
 
@@ -222,7 +224,7 @@ impl Host {
             pack,
             snapshot,
             footprint: Mutex::default(),
-            explored: AtomicBool::default(),
+            is_explored: AtomicBool::default(),
             file,
         }
     }
@@ -248,21 +250,15 @@ impl Host {
         outcome.error.map_or(Ok(()), Err)
     }
 
-    /// Loads adaptors once and tells which modules of their pack are to be evaluated in a snapshot: of those that runs are
-    /// known to need, or else of those that load with the adaptors, the ones that may be.
-    pub(super) fn rehearse(&self, specifiers: &[String]) -> Result<(Arc<AdaptorSet>, Vec<u32>), RunError> {
+    /// Tells which modules of these adaptors' pack are to be evaluated in a snapshot: of those that runs are known to need,
+    /// or else of those that load with the adaptors, the ones that may be.
+    pub(super) fn rehearse(&self, specifiers: &[String]) -> Result<(Arc<AdaptorSet>, Vec<Evaluated>), RunError> {
         let set = self.prepare(specifiers)?;
-        let job = listing(specifiers)?;
+        let are_known = set.pack.as_ref().is_some_and(|pack| pack.habits().are_known());
+        let job = listing(if are_known { &[] } else { specifiers })?;
         let plan = Plan { purpose: Purpose::Rehearsal, snapshot: None, ..set.plan(job.limits.heap) };
         let outcome = self.run_in(plan, job, "{}".into(), Box::new(|_| {}));
-        if let Some(error) = outcome.error {
-            return Err(error);
-        }
-        let mut modules = outcome.footprint.unwrap_or_default().modules;
-        if let Some(habits) = set.pack.as_ref().map(|pack| pack.habits()).filter(Habits::are_known) {
-            modules.retain(|number| habits.modules().contains(number));
-        }
-        Ok((set, modules))
+        outcome.error.map_or(Ok((set, outcome.footprint.unwrap_or_default().modules)), Err)
     }
 
     /// Has a snapshot made for these adaptors by `program`, this very one, if they have none that holds what their runs are
@@ -320,7 +316,7 @@ impl Host {
             pack: whole.pack.clone(),
             snapshot: whole.snapshot,
             footprint: Mutex::default(),
-            explored: AtomicBool::default(),
+            is_explored: AtomicBool::default(),
             file: whole.file.clone(),
         })
     }

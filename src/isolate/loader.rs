@@ -16,7 +16,7 @@ use deno_core::{
 };
 use deno_error::JsErrorBox;
 
-use super::pack::{Pack, module_imports};
+use super::pack::{CodeCaches, Pack, module_imports};
 use super::packages::{LoadedModule, Packages};
 use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS, RUNTIME};
 
@@ -43,11 +43,11 @@ pub struct JobModule {
 pub struct JobLoader {
     packages: Arc<Packages>,
     pack: Option<Arc<Pack>>,
+    caches: Option<CodeCaches>,
     /// Empty until the isolate takes its job.
     job: OnceCell<JobModule>,
     /// The runtime's own scripts that were loaded, in order.
     scripts: RefCell<Vec<String>>,
-    snapshotting: bool,
     /// Whether a package's file was loaded as an ES module, which V8 keeps as long as the isolate.
     has_loaded_package: Cell<bool>,
 }
@@ -57,20 +57,16 @@ fn refused(message: String) -> ModuleLoaderError {
 }
 
 impl JobLoader {
-    pub fn new(packages: Arc<Packages>, pack: Option<Arc<Pack>>) -> Self {
+    /// Without `caches`, none are used for the runtime's own scripts, and none made.
+    pub fn new(packages: Arc<Packages>, pack: Option<Arc<Pack>>, caches: Option<CodeCaches>) -> Self {
         Self {
             packages,
             pack,
+            caches,
             job: OnceCell::new(),
             scripts: RefCell::default(),
-            snapshotting: false,
             has_loaded_package: Cell::new(false),
         }
-    }
-
-    /// For an isolate of which a snapshot is taken: V8 makes no code caches there.
-    pub fn for_snapshot(packages: Arc<Packages>, pack: Arc<Pack>) -> Self {
-        Self { snapshotting: true, ..Self::new(packages, Some(pack)) }
     }
 
     /// Names the job, once.
@@ -244,11 +240,8 @@ impl ModuleLoader for JobLoader {
     // this program, so the specifier alone is the key; a pack belongs to one build.
     fn get_code_cache(&self, specifier: &ModuleSpecifier, _source: &str) -> Option<SourceCodeCacheInfo> {
         self.scripts.borrow_mut().push(specifier.as_str().to_owned());
-        let data = self.pack.as_ref()?.code(specifier.as_str()).map(|code| Cow::Owned(code.to_vec()));
+        let data = self.caches.as_ref()?.get(specifier.as_str()).map(Cow::from);
         // Without data, or with data that V8 does not accept, an answer asks for a new cache.
-        if self.snapshotting {
-            return None;
-        }
         Some(SourceCodeCacheInfo { hash: 0, data })
     }
 
@@ -258,8 +251,8 @@ impl ModuleLoader for JobLoader {
         _hash: u64,
         code_cache: &[u8],
     ) -> Pin<Box<dyn Future<Output = ()>>> {
-        if let Some(pack) = &self.pack {
-            pack.put_code(specifier.into(), code_cache.into());
+        if let Some(caches) = &self.caches {
+            caches.put(specifier.as_str(), code_cache.into());
         }
         Box::pin(async {})
     }

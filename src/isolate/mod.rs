@@ -21,6 +21,7 @@ mod kept;
 mod limits;
 mod loader;
 mod machine;
+mod mapped;
 mod ops;
 mod pack;
 mod packages;

@@ -15,7 +15,7 @@ use super::calls::{op_fnhost_call_begin, op_fnhost_call_end};
 use super::intercept::Request;
 use super::limits::Limit;
 use super::machine;
-use super::pack::{Kind, MODULE_PARAMETERS, Pack, SCRIPT_PARAMETERS, Target};
+use super::pack::{CodeCaches, Kind, MODULE_PARAMETERS, Pack, SCRIPT_PARAMETERS, Target};
 use super::packages::Packages;
 use super::run::RunContext;
 use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS};
@@ -99,20 +99,22 @@ pub fn op_fnhost_mark(state: &mut OpState, #[string] mark: &str, operation: u32)
 pub struct PackInUse {
     pub pack: Arc<Pack>,
     pub packages: Arc<Packages>,
+    pub caches: CodeCaches,
+    /// What was compiled from source.
     pub compiled: Vec<(u32, v8::Global<v8::Function>)>,
 }
 
 impl PackInUse {
+    pub fn new(pack: Arc<Pack>, packages: Arc<Packages>, caches: CodeCaches) -> Self {
+        Self { pack, packages, caches, compiled: Vec::new() }
+    }
+
     /// Creates code caches for what was compiled from source. After a run they include the functions it compiled
     /// lazily. Once per module: V8 leaks a little at every creation.
     pub fn harvest(&mut self, scope: &mut v8::PinScope<'_, '_>) {
         for (number, function) in self.compiled.drain(..) {
-            let key = number.to_string();
-            if self.pack.code(&key).is_some() {
-                continue;
-            }
             if let Some(cache) = v8::Local::new(scope, function).create_code_cache() {
-                self.pack.put_code(key, Arc::from(&cache[..]));
+                self.caches.put(&number.to_string(), Arc::from(&cache[..]));
             }
         }
     }
@@ -149,15 +151,19 @@ pub fn op_fnhost_compile<'s>(
     state: Rc<std::cell::RefCell<OpState>>,
     number: u32,
 ) -> Result<v8::Local<'s, v8::Array>, JsErrorBox> {
-    let pack = state.borrow().borrow::<PackInUse>().pack.clone();
+    let (pack, caches) = {
+        let state = state.borrow();
+        let in_use = state.borrow::<PackInUse>();
+        (in_use.pack.clone(), in_use.caches.clone())
+    };
     let module = pack.modules.get(number as usize).ok_or_else(|| JsErrorBox::generic("no such module"))?;
     let text = |scope: &mut v8::PinScope<'s, '_>, text: &str| -> Result<v8::Local<'s, v8::Value>, JsErrorBox> {
         Ok(v8::String::new(scope, text).ok_or_else(|| JsErrorBox::generic("a string too large for V8"))?.into())
     };
     let source = if module.source.is_ascii() {
-        v8::String::new_external_onebyte_static(scope, module.source.as_bytes())
+        v8::String::new_external_onebyte_static(scope, module.source)
     } else {
-        v8::String::new(scope, module.source)
+        v8::String::new_from_utf8(scope, module.source, v8::NewStringType::Normal)
     }
     .ok_or_else(|| JsErrorBox::generic("a module too large for V8"))?;
     let url = Url::from_file_path(&module.path).map_err(|()| JsErrorBox::generic("a module without a path"))?;
@@ -168,7 +174,7 @@ pub fn op_fnhost_compile<'s>(
         (value, None)
     } else {
         let names = if module.kind == Kind::Esm { &MODULE_PARAMETERS[..] } else { &SCRIPT_PARAMETERS[..] };
-        let cache = pack.code(&number.to_string());
+        let cache = caches.get(&number.to_string());
         let (function, from_source) = compile_function(scope, cache.as_deref(), source, url_text, names)?;
         (function.into(), from_source)
     };

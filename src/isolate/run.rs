@@ -26,7 +26,7 @@ use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::machine::WorkingDirectory;
 use super::ops::{self, PackInUse};
-use super::pack::{Footprint, Pack};
+use super::pack::{CodeCaches, Evaluated, Footprint, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
 use super::snapshot::Stay;
@@ -261,7 +261,8 @@ impl Isolate {
     pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<Self, String> {
         hash_seed::get();
         let mut stay = Stay::begin(plan.snapshot);
-        let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone()));
+        let caches = plan.pack.clone().map(|pack| CodeCaches::new(pack, stay.snapshot.is_some()));
+        let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone(), caches.clone()));
         let buffers = BufferAccount::new(tripwire.clone(), host.buffers.clone());
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
@@ -305,8 +306,8 @@ impl Isolate {
             let mut state = state.borrow_mut();
             state.put(WorkingDirectory(host.packages.directory().to_string_lossy().into_owned()));
             state.put(buffers.clone());
-            if let Some(pack) = plan.pack.clone() {
-                state.put(PackInUse { pack, packages: host.packages.clone(), compiled: Vec::new() });
+            if let (Some(pack), Some(caches)) = (plan.pack.clone(), caches) {
+                state.put(PackInUse::new(pack, host.packages.clone(), caches));
             }
             state.put(WatcherExitHandle(handle));
         }
@@ -357,10 +358,10 @@ impl Isolate {
             };
             let _ = self.entry.call(runtime, &self.entry.load_ahead, &arguments);
         }
-        for number in &footprint.modules {
+        for module in &footprint.modules {
             let argument = {
                 deno_core::scope!(scope, runtime);
-                let number: v8::Local<v8::Value> = v8::Integer::new_from_unsigned(scope, *number).into();
+                let number: v8::Local<v8::Value> = v8::Integer::new_from_unsigned(scope, module.number).into();
                 v8::Global::new(scope, number)
             };
             let _ = self.entry.call(runtime, &self.entry.compile_ahead, &[argument]);
@@ -373,7 +374,7 @@ impl Isolate {
         let runtime = &mut self.worker.js_runtime;
         let numbers = {
             deno_core::scope!(scope, runtime);
-            let numbers = habits.modules().iter().map(|&number| v8::Integer::new_from_unsigned(scope, number).into());
+            let numbers = habits.roots().iter().map(|&number| v8::Integer::new_from_unsigned(scope, number).into());
             let numbers: Vec<v8::Local<v8::Value>> = numbers.collect();
             let numbers: v8::Local<v8::Value> = v8::Array::new_with_elements(scope, &numbers).into();
             v8::Global::new(scope, numbers)
@@ -472,20 +473,25 @@ impl Isolate {
         }
         let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
         stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
+        // Clearing up may make the isolate forget it.
+        let loaded = self.has_something_to_teach().then(|| self.footprint());
         let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
         drop(watch);
-        let mut footprint = None;
-        if self.runs <= LEARNING && self.tripwire.tripped().is_none() {
+        let footprint = loaded.filter(|_| self.has_something_to_teach());
+        if let Some(loaded) = &footprint {
             self.harvest();
-            let loaded = self.footprint();
             if self.purpose == Purpose::Work && !job.test {
-                self.pack.iter().for_each(|pack| pack.learn(&loaded, self.is_bare));
+                self.pack.iter().for_each(|pack| pack.learn(loaded, self.is_bare));
             }
-            footprint = Some(loaded);
         }
         stats.buffers = self.buffers.take_peak();
         self.rested_since = Instant::now();
         Outcome { state, error, stats, footprint, isolate_is_kept }
+    }
+
+    /// Whether other isolates can learn from the run.
+    fn has_something_to_teach(&self) -> bool {
+        self.runs <= LEARNING && self.tripwire.tripped().is_none()
     }
 
     /// Whether the isolate is ready for another run.
@@ -507,8 +513,15 @@ impl Isolate {
         let this = v8::undefined(scope).into();
         let numbers = function.call(scope, this, &[]).and_then(|numbers| numbers.try_cast::<v8::Array>().ok());
         let modules = numbers.map_or_else(Vec::new, |numbers| {
-            let number = |index| numbers.get_index(scope, index)?.uint32_value(scope);
-            (0..numbers.length()).filter_map(number).collect()
+            let number = |index| numbers.get_index(scope, index)?.integer_value(scope);
+            let module = |index| {
+                Some(Evaluated {
+                    number: number(index)? as u32,
+                    parent: number(index + 1)?.try_into().ok(),
+                    is_root: number(index + 2)? == 1,
+                })
+            };
+            (0..numbers.length()).step_by(3).filter_map(|index| module(index)).collect()
         });
         Footprint { scripts: self.loader.scripts(), modules }
     }

@@ -215,7 +215,7 @@ impl Graph<'_> {
         Module {
             path: file.path.clone(),
             kind: file.kind,
-            source: source.leak(),
+            source: source.leak().as_bytes(),
             targets: file.targets.clone(),
             stamp: file.stamp,
         }

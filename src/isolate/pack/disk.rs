@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::hash_seed;
-use super::{Entry, Habits, Kind, Module, Pack, Target, is_unchanged};
+use super::{Code, Entry, Habits, Kind, Module, Pack, Target, is_unchanged};
+use crate::isolate::mapped::mapped;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -40,24 +40,21 @@ pub fn build_id() -> String {
 
 /// Reads the pack at `path`. None if there is none, it belongs to another build, or a package file has changed.
 pub fn load(path: &Path) -> Option<Pack> {
-    let bytes = std::fs::read(path).ok()?;
+    let bytes = mapped(path).ok()?;
     let (length, rest) = bytes.split_first_chunk::<8>()?;
-    let (header, block) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
+    let (header, sources) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
     let header: Header = serde_json::from_slice(header).ok()?;
     if header.build != build_id() {
         return None;
     }
-    let sources: usize = header.modules.iter().map(|module| module.length).sum();
-    let (text, mut code_block) = block.split_at_checked(sources)?;
-    let text: &'static str = String::from_utf8(text.to_vec()).ok()?.leak();
-    let mut cursor = 0;
+    let mut cursor = bytes.len() - sources.len();
     let mut modules = Vec::with_capacity(header.modules.len());
     for module in header.modules {
         let path: std::path::PathBuf = module.path.into();
         if !is_unchanged(&path, module.stamp) {
             return None;
         }
-        let source = text.get(cursor..cursor + module.length)?;
+        let source = bytes.get(cursor..cursor + module.length)?;
         cursor += module.length;
         modules.push(Module {
             path,
@@ -84,9 +81,9 @@ pub fn load(path: &Path) -> Option<Pack> {
     }
     let mut code = HashMap::with_capacity(header.code.len());
     for (key, length) in header.code {
-        let (cache, rest) = code_block.split_at_checked(length)?;
-        code.insert(key, Arc::from(cache));
-        code_block = rest;
+        cursor += padding(cursor);
+        code.insert(key, Code::Stored(bytes.get(cursor..cursor + length)?));
+        cursor += length;
     }
     let entries =
         header.entries.into_iter().map(|(name, (module, exports))| (name, Entry { module, exports })).collect();
@@ -147,10 +144,16 @@ pub fn to_bytes(pack: &Pack) -> std::io::Result<Vec<u8>> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header);
     for module in &pack.modules {
-        bytes.extend(module.source.as_bytes());
+        bytes.extend(module.source);
     }
     for (_, cache) in code {
+        bytes.resize(bytes.len() + padding(bytes.len()), 0);
         bytes.extend(&cache[..]);
     }
     Ok(bytes)
+}
+
+/// Bytes from `position` to the next place where V8 reads a code cache without copying it first.
+fn padding(position: usize) -> usize {
+    position.next_multiple_of(8) - position
 }

@@ -1,9 +1,10 @@
 //! What the runs of a pack load, so that a snapshot can hold that and nothing else.
 //!
 //! Every object of a snapshot costs each isolate the time to copy it, used or not. So what a snapshot evaluates ahead is
-//! what runs were seen to evaluate. The first of them that is looked at has an isolate in which nothing is loaded yet, and
-//! shows all that it needs; those after it add what they load beyond their snapshot. Nothing is forgotten: what one run in
-//! a thousand needs costs the others less than it saves that one.
+//! what runs were seen to evaluate. The first of them that is looked at *explores*: it has an isolate in which nothing is
+//! loaded yet, and shows all that it needs. Those after it add what they load beyond their snapshot. Another then explores,
+//! since only code that was compiled in such an isolate can be put into a snapshot as it is. Nothing is forgotten: what one
+//! run in a thousand needs costs the others less than it saves that one.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -16,8 +17,10 @@ use super::Footprint;
 pub struct Habits {
     /// A run has shown all that it needs.
     known: bool,
-    /// Numbers of the pack's modules.
-    modules: BTreeSet<u32>,
+    /// Runs have added to that since the last one that explored.
+    have_grown: bool,
+    /// Numbers of the pack's modules whose evaluation brings all others, in the order of it.
+    roots: Vec<u32>,
     /// Specifiers of the runtime's own scripts.
     scripts: BTreeSet<String>,
 }
@@ -28,8 +31,13 @@ impl Habits {
         self.known
     }
 
-    pub fn modules(&self) -> &BTreeSet<u32> {
-        &self.modules
+    /// Whether the next run is to explore.
+    pub fn want_exploration(&self) -> bool {
+        !self.known || self.have_grown
+    }
+
+    pub fn roots(&self) -> &[u32] {
+        &self.roots
     }
 
     pub fn scripts(&self) -> &BTreeSet<String> {
@@ -41,11 +49,18 @@ impl Habits {
         if !self.known && !whole {
             return false;
         }
-        let before = (self.known, self.modules.len(), self.scripts.len());
-        self.known = true;
-        self.modules.extend(&footprint.modules);
+        let before = (self.roots.len(), self.scripts.len());
+        let was_wanted = self.want_exploration();
+        for root in footprint.modules.iter().filter(|module| module.is_root) {
+            if !self.roots.contains(&root.number) {
+                self.roots.push(root.number);
+            }
+        }
         self.scripts.extend(footprint.scripts.iter().cloned());
-        before != (self.known, self.modules.len(), self.scripts.len())
+        let is_new = before != (self.roots.len(), self.scripts.len());
+        self.known = true;
+        self.have_grown = !whole && (self.have_grown || is_new);
+        is_new || was_wanted != self.want_exploration()
     }
 
     /// The same for the same habits, in every process.
@@ -59,9 +74,11 @@ impl Habits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isolate::pack::Evaluated;
 
-    fn footprint(modules: &[u32], scripts: &[&str]) -> Footprint {
-        Footprint { modules: modules.to_vec(), scripts: scripts.iter().map(|&script| script.to_owned()).collect() }
+    fn footprint(roots: &[u32], scripts: &[&str]) -> Footprint {
+        let roots = roots.iter().map(|&number| Evaluated { number, parent: None, is_root: true });
+        Footprint { modules: roots.collect(), scripts: scripts.iter().map(|&script| script.to_owned()).collect() }
     }
 
     #[test]
@@ -70,8 +87,22 @@ mod tests {
         assert!(!habits.learn(&footprint(&[1], &[]), false));
         assert!(!habits.are_known());
         assert!(habits.learn(&footprint(&[2], &["node:http"]), true));
+        assert!(!habits.learn(&footprint(&[2], &["node:http"]), true));
+        assert_eq!(habits.roots(), [2]);
+    }
+
+    #[test]
+    fn what_is_added_is_explored_once() {
+        let mut habits = Habits::default();
+        habits.learn(&footprint(&[2], &[]), true);
+        assert!(!habits.want_exploration());
+        let before = habits.fingerprint();
         assert!(habits.learn(&footprint(&[3], &[]), false));
-        assert!(!habits.learn(&footprint(&[2, 3], &["node:http"]), true));
-        assert_eq!(habits.modules().iter().copied().collect::<Vec<_>>(), [2, 3]);
+        assert!(habits.want_exploration());
+        assert!(!habits.learn(&footprint(&[2], &[]), false));
+        assert!(habits.want_exploration());
+        assert!(habits.learn(&footprint(&[2, 3], &[]), true));
+        assert!(!habits.want_exploration() && habits.fingerprint() != before);
+        assert_eq!(habits.roots(), [2, 3]);
     }
 }

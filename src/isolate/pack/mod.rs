@@ -13,8 +13,10 @@ mod disk;
 mod habits;
 mod transform;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -50,8 +52,8 @@ pub enum Target {
 pub struct Module {
     pub path: PathBuf,
     pub kind: Kind,
-    /// Function body, or JSON text. Lives as long as the process: V8 reads it in place.
-    pub source: &'static str,
+    /// Function body, or JSON text, in UTF-8. Lives as long as the process: V8 reads it in place.
+    pub source: &'static [u8],
     /// Specifier as written and where it leads, in the order of import numbers.
     pub targets: Vec<(String, Target)>,
     /// Size and modification time of the file (nanoseconds since 1970), by which a stale pack is known.
@@ -70,8 +72,77 @@ pub struct Entry {
 pub struct Footprint {
     /// Specifiers of the runtime's own scripts, in the order in which they were loaded.
     pub scripts: Vec<String>,
-    /// Numbers of the pack's modules.
-    pub modules: Vec<u32>,
+    /// Modules of the pack, in the order in which their evaluation began.
+    pub modules: Vec<Evaluated>,
+}
+
+/// A module that was evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evaluated {
+    pub number: u32,
+    /// The CommonJS module that required it.
+    pub parent: Option<u32>,
+    /// A job was the first to need it, or an adaptor that waits with what it imports.
+    pub is_root: bool,
+}
+
+/// A code cache.
+#[derive(Clone)]
+pub enum Code {
+    /// In the pack's file.
+    Stored(&'static [u8]),
+    /// Made by a run of this process.
+    Made(Arc<[u8]>),
+}
+
+impl Deref for Code {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Stored(bytes) => bytes,
+            Self::Made(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Code> for Cow<'static, [u8]> {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Stored(bytes) => Cow::Borrowed(bytes),
+            Code::Made(bytes) => Cow::Owned(bytes.to_vec()),
+        }
+    }
+}
+
+/// The code caches of a pack for one kind of isolates. V8 accepts one only where the read-only heap is that of the isolate
+/// which made it, and that comes with the snapshot.
+#[derive(Clone)]
+pub struct CodeCaches {
+    pack: Arc<Pack>,
+    from_own_snapshot: bool,
+}
+
+impl CodeCaches {
+    /// For isolates that start from a snapshot of the pack, or from the runtime's own.
+    pub fn new(pack: Arc<Pack>, from_own_snapshot: bool) -> Self {
+        Self { pack, from_own_snapshot }
+    }
+
+    /// `key` is a module number, or the specifier of one of the runtime's own scripts.
+    pub fn get(&self, key: &str) -> Option<Code> {
+        self.pack.code.read().expect("code cache").get(&*self.place(key)).cloned()
+    }
+
+    /// Keeps a code cache for later isolates.
+    pub fn put(&self, key: &str, code: Arc<[u8]>) {
+        self.pack.code.write().expect("code cache").insert(self.place(key).into_owned(), Code::Made(code));
+        self.pack.dirty.store(true, Ordering::Release);
+    }
+
+    fn place<'a>(&self, key: &'a str) -> Cow<'a, str> {
+        if self.from_own_snapshot { Cow::Owned(format!("{key} from snapshot")) } else { Cow::Borrowed(key) }
+    }
 }
 
 /// Jobs that a pack keeps as functions. More are made anew now and then.
@@ -82,7 +153,7 @@ pub struct Pack {
     pub modules: Vec<Module>,
     /// Import specifier → adaptor.
     pub entries: HashMap<String, Entry>,
-    code: RwLock<HashMap<String, Arc<[u8]>>>,
+    code: RwLock<HashMap<String, Code>>,
     habits: Mutex<Habits>,
     /// Something was learned since [`Self::take_learned`].
     learned: AtomicBool,
@@ -96,7 +167,7 @@ impl Pack {
     fn new(
         modules: Vec<Module>,
         entries: HashMap<String, Entry>,
-        code: HashMap<String, Arc<[u8]>>,
+        code: HashMap<String, Code>,
         habits: Habits,
         dirty: bool,
     ) -> Self {
@@ -140,17 +211,6 @@ impl Pack {
             Module { path, targets, stamp: (module.stamp.0, modified), ..module }
         });
         Self::new(modules.collect(), self.entries, HashMap::new(), Habits::default(), true)
-    }
-
-    /// The code cache stored under `key`: a module number, or the specifier and content hash of a built-in script.
-    pub fn code(&self, key: &str) -> Option<Arc<[u8]>> {
-        self.code.read().expect("code cache").get(key).cloned()
-    }
-
-    /// Keeps a code cache for later isolates.
-    pub fn put_code(&self, key: String, code: Arc<[u8]>) {
-        self.code.write().expect("code cache").insert(key, code);
-        self.dirty.store(true, Ordering::Release);
     }
 
     /// What runs are known to load.

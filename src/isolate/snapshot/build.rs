@@ -16,7 +16,7 @@ use crate::isolate::host::Host;
 use crate::isolate::loader::JobLoader;
 use crate::isolate::machine::WorkingDirectory;
 use crate::isolate::ops::{self, PackInUse};
-use crate::isolate::pack::Pack;
+use crate::isolate::pack::{CodeCaches, Evaluated, Pack};
 use crate::isolate::permissions::{self, Network};
 use crate::isolate::run::bootstrap_options;
 
@@ -28,7 +28,7 @@ const STACK: usize = 8 << 20;
 
 /// Takes a snapshot in which these modules of the pack are evaluated, and the parts of the runtime that its runs need. V8
 /// may end the process.
-pub fn build(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, String> {
+pub fn build(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]>, String> {
     let blob = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("snapshot".into()).stack_size(STACK);
         let thread = thread.spawn_scoped(scope, || take(host, pack, modules)).map_err(|error| error.to_string())?;
@@ -58,7 +58,7 @@ fn extensions(host: &Host) -> Vec<Extension> {
     extensions
 }
 
-fn take(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, String> {
+fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]>, String> {
     hash_seed::get();
     compile_eagerly(true);
     let _stay = Stay::begin(None);
@@ -67,8 +67,9 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, Str
     let _entered = event_loop.enter();
     // Without it, no object of the runtime could be made that is also one of Rust's.
     let cpp_heap = v8::cppgc::Heap::create(v8::V8::get_current_platform(), v8::cppgc::HeapCreateParams::default());
+    // V8 makes no code caches while a snapshot is taken, so the loader gets none.
     let mut runtime = JsRuntimeForSnapshot::try_new(RuntimeOptions {
-        module_loader: Some(Rc::new(JobLoader::for_snapshot(host.packages.clone(), pack.clone()))),
+        module_loader: Some(Rc::new(JobLoader::new(host.packages.clone(), Some(pack.clone()), None))),
         startup_snapshot: deno_snapshots::CLI_SNAPSHOT,
         residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
         residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,
@@ -86,7 +87,7 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, Str
         state.put(runtime_ops::TestingFeaturesEnabled(false));
         state.put(Arc::new(FeatureChecker::default()));
         state.put(bootstrap_options());
-        state.put(PackInUse { pack: pack.clone(), packages: host.packages.clone(), compiled: Vec::new() });
+        state.put(PackInUse::new(pack.clone(), host.packages.clone(), CodeCaches::new(pack.clone(), false)));
     }
     compile_eagerly(false);
     call(&mut runtime, "bootstrap", "mainRuntime", |scope| vec![bootstrap_options().as_v8(scope)])?;
@@ -100,8 +101,9 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[u32]) -> Result<Box<[u8]>, Str
         })?;
     }
     call(&mut runtime, "__fnhost", "evaluateAhead", |scope| {
-        let number = |number: &u32| v8::Integer::new_from_unsigned(scope, *number).into();
-        let numbers: Vec<_> = modules.iter().map(number).collect();
+        let pair = |module: &Evaluated| [module.number as i32, module.parent.map_or(-1, |parent| parent as i32)];
+        let numbers: Vec<_> =
+            modules.iter().flat_map(pair).map(|number| v8::Integer::new(scope, number).into()).collect();
         vec![v8::Array::new_with_elements(scope, &numbers).into()]
     })?;
     call(&mut runtime, "__fnhost", "endSnapshot", |_| vec![])?;

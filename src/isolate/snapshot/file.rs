@@ -1,14 +1,13 @@
 //! Snapshots on disk: a page that says what the snapshot belongs to, then V8's form of it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use memmap2::Mmap;
-
 use super::Snapshot;
+use crate::isolate::mapped::mapped;
 use crate::isolate::pack::{Pack, build_id};
 
 /// Bytes before the snapshot, which V8 wants aligned.
@@ -27,9 +26,7 @@ pub struct Kept {
 
 /// The snapshot at `path`. None if there is none, it belongs to another build or pack, or was cut.
 pub fn load(path: &Path, pack: &Pack) -> Option<Kept> {
-    // Never unmapped: isolates may start from it until the process ends.
-    let file: &'static Mmap = Box::leak(Box::new(mapped(path).ok()?));
-    let (page, snapshot) = file.split_at_checked(PAGE)?;
+    let (page, snapshot) = mapped(path).ok()?.split_at_checked(PAGE)?;
     let habits = u64::from_le_bytes(page[HABITS].try_into().ok()?);
     (page == page_of(snapshot, pack, habits)).then_some(Kept { snapshot, habits })
 }
@@ -53,12 +50,4 @@ fn page_of(snapshot: &[u8], pack: &Pack, habits: u64) -> Vec<u8> {
     page.resize(PAGE, 0);
     page[HABITS].copy_from_slice(&habits.to_le_bytes());
     page
-}
-
-/// Shared with all processes that use the file.
-#[allow(unsafe_code)]
-fn mapped(path: &Path) -> io::Result<Mmap> {
-    let file = File::open(path)?;
-    // SAFETY: nobody writes to the file, which is only ever replaced by another.
-    unsafe { Mmap::map(&file) }
 }
