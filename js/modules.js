@@ -194,39 +194,40 @@ function keep(number, compiled) {
 let share;
 
 // Numbers of those that may, and of those that may no longer.
-let shared;
-let unshared;
+let libraries;
+let abandoned;
 
 // From now on modules are compiled once, and evaluated anew after each `forget`.
 export function keepCompiled(by) {
   kept = { __proto__: null };
-  shared = { __proto__: null };
-  unshared = { __proto__: null };
+  libraries = { __proto__: null };
+  abandoned = { __proto__: null };
   share = by;
   forget();
 }
 
-// Lets go of all that was evaluated and is not shared.
+// Lets go of all that was evaluated and may not outlast it.
 export function forget() {
   records.length = 0;
   order.length = 0;
   if (node !== undefined) {
     for (const filename of ObjectKeys(node._cache)) delete node._cache[filename];
   }
-  for (const number of ObjectKeys(shared)) records[number] = shared[number];
+  for (const number of ObjectKeys(awaited)) delete awaited[number];
+  for (const number of ObjectKeys(libraries)) records[number] = libraries[number];
 }
 
 function offer(number, record) {
   const { module } = record;
   const letGo = () => {
-    unshared[number] = true;
-    delete shared[number];
+    abandoned[number] = true;
+    delete libraries[number];
   };
-  if (unshared[number] || !share(module.filename, module.exports, letGo)) return;
+  if (abandoned[number] || !share(module.filename, module.exports, letGo)) return;
   // Where it was first required is of that run.
   module.parent = undefined;
   module.children = [];
-  shared[number] = record;
+  libraries[number] = record;
 }
 
 // Modules in the order in which their evaluation began, since the isolate started: { number, parent, isRoot }. A root is
