@@ -39,7 +39,8 @@ export const look = () => state => ({
     process: [process.exitCode, process.title],
     marks: performance.getEntriesByType('mark').length,
     works: [
-      new FinalizationRegistry(() => {}).register({}), JSON.parse('[1]'), [1].map(n => n + 1), JSON.stringify({ a: 1 }), 'x'.trim(), Number('1'),
+      new FinalizationRegistry(() => {}).register({}), JSON.parse('[1]'), [1].map(n => n + 1),
+      JSON.stringify({ a: 1 }), 'x'.trim(), Number('1'),
     ],
   },
 });
