@@ -410,8 +410,10 @@ const loadWebTimers = () => core.loadExtScript("ext:deno_web/02_timers.js");
 function cancel(number) {
   const { getActiveTimer, kDestroy } = loadNodeTimers();
   const timer = getActiveTimer(number);
-  if (timer !== undefined) timer[kDestroy]();
-  else loadWebTimers().clearTimeout(number);
+  if (timer !== undefined) return timer[kDestroy]();
+  // As a function, which wants no object.
+  const { clearTimeout } = loadWebTimers();
+  clearTimeout(number);
 }
 
 function watchConnections(prototype) {
