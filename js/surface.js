@@ -400,8 +400,10 @@ export function close() {
   }
   const timers = listTimers();
   for (let at = 0; at < timers.length; at++) cancel(timers[at]);
-  if (timers.length > 0 && listTimers().length > 0) trace ??= "the run left a timer of the runtime's own";
-  if (size + timers.length > 0) return size > 0 ? "connections" : "timers";
+  const left = timers.length > 0 ? listTimers().length : 0;
+  if (left > 0) trace ??= "the run left a timer of the runtime's own";
+  if (size > 0) return "connections";
+  return timers.length > left ? "timers" : undefined;
 }
 
 const loadNodeTimers = () => core.loadExtScript("ext:deno_node/internal/timers.mjs");
