@@ -34,6 +34,7 @@ mod metrics;
 mod module_level;
 mod packs;
 mod pages;
+mod profile;
 mod reload;
 mod retries;
 mod run;
