@@ -469,8 +469,9 @@ function close() {
 
 // When all has come to rest: makes what runs share as it was before. Returns what is not, if anything.
 function putBack() {
+  const left = loadSurface().putBack();
   forget();
-  return loadSurface().putBack();
+  return left;
 }
 
 // After a run, if there may be another in this isolate.
