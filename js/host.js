@@ -4,7 +4,7 @@
 // `globalThis.__fnhost` is how Rust picks up the two entry points; Rust deletes it before other code runs.
 
 import { core, internals, primordials } from "ext:core/mod.js";
-import { adaptor, compileAhead, evaluateAhead, evaluated, evaluateJob } from "ext:fnhost/modules.js";
+import { adaptor, compileAhead, evaluateAhead, evaluated, evaluateJob, forget } from "ext:fnhost/modules.js";
 import { beginSnapshot, endSnapshot, isForeignClass, loadPart, rehearse, runtimeNamespace } from "ext:fnhost/snapshot.js";
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
@@ -15,6 +15,7 @@ const {
   op_fnhost_intercepted,
   op_fnhost_log,
   op_fnhost_mark,
+  op_fnhost_timers,
 } = core.ops;
 const {
   ArrayIsArray,
@@ -420,6 +421,7 @@ function describeValue(value) {
 
 const loadIntercept = core.createLazyLoader("ext:fnhost/intercept.js");
 const loadTrace = core.createLazyLoader("ext:fnhost/trace.js");
+const loadSurface = core.createLazyLoader("ext:fnhost/surface.js");
 
 // After the runtime's own bootstrap. What does not depend on the run.
 function prepare() {
@@ -455,6 +457,23 @@ function trace() {
   loadTrace().trace(op_fnhost_call_begin, op_fnhost_call_end);
 }
 
+// For runs that share no evaluated modules, before any adaptor.
+function watch() {
+  loadSurface().begin(op_fnhost_timers);
+}
+
+// After such a run: ends what it left open. Returns what that was, if anything.
+function close() {
+  return loadSurface().close();
+}
+
+// When all has come to rest: makes what runs share as it was before. Returns what is not, if anything.
+function putBack() {
+  const left = loadSurface().putBack();
+  forget();
+  return left;
+}
+
 // After a run, if there may be another in this isolate.
 function clearUp() {
   globalThis.state = undefined;
@@ -484,5 +503,8 @@ globalThis.__fnhost = {
   evaluateJob,
   run,
   evaluated,
+  watch,
+  close,
+  putBack,
   clearUp,
 };

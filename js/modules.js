@@ -121,14 +121,23 @@ function getter(get) {
 
 const builtins = { __proto__: null };
 
-function builtin(name) {
+// Told of each of them before anybody else sees it; says what they shall see.
+let guard;
+
+export function guardBuiltins(by) {
+  guard = by;
+  for (const name of ObjectKeys(builtins)) builtins[name] = guard(name, builtins[name]);
+}
+
+export function builtin(name) {
   const watched = observer?.onBuiltin(name);
   if (watched !== undefined) return watched;
   const known = builtins[name];
   if (known !== undefined) return known;
   op_fnhost_loading(LOADING_BUILT_IN, true);
-  const namespace = core.createLazyLoader(name)();
+  let namespace = core.createLazyLoader(name)();
   op_fnhost_loading(LOADING_BUILT_IN, false);
+  if (guard !== undefined) namespace = guard(name, namespace);
   builtins[name] = namespace;
   if (name === "node:module") shareModules(namespace.default);
   return namespace;
@@ -166,10 +175,65 @@ export function compileAhead(number) {
 }
 
 function compile(number) {
-  const compiled = ahead[number];
-  if (compiled === undefined) return op_fnhost_compile(number);
+  const known = kept?.[number];
+  if (known !== undefined) return known;
+  const compiled = ahead[number] ?? op_fnhost_compile(number);
   ahead[number] = undefined;
+  if (kept !== undefined) keep(number, compiled);
   return compiled;
+}
+
+// What was compiled by earlier runs, where runs share that and evaluate all modules anew.
+let kept;
+
+function keep(number, compiled) {
+  const { 0: kind, 1: code } = compiled;
+  // What JSON says may be changed by those who read it.
+  if (kind === JSON_TEXT) return;
+  // A script can lay hold of its own function.
+  ObjectFreeze(code);
+  ObjectFreeze(code.prototype);
+  kept[number] = compiled;
+}
+
+// Says of a module that was evaluated whether it may outlast `forget`.
+let share;
+
+// Numbers of those that may, and of those that may no longer.
+let libraries;
+let abandoned;
+
+// From now on modules are compiled once, and evaluated anew after each `forget`.
+export function keepCompiled(by) {
+  kept = { __proto__: null };
+  libraries = { __proto__: null };
+  abandoned = { __proto__: null };
+  share = by;
+  forget();
+}
+
+// Lets go of all that was evaluated and may not outlast it.
+export function forget() {
+  records.length = 0;
+  order.length = 0;
+  if (node !== undefined) {
+    for (const filename of ObjectKeys(node._cache)) delete node._cache[filename];
+  }
+  for (const number of ObjectKeys(awaited)) delete awaited[number];
+  for (const number of ObjectKeys(libraries)) records[number] = libraries[number];
+}
+
+function offer(number, record) {
+  const { module } = record;
+  const letGo = () => {
+    abandoned[number] = true;
+    delete libraries[number];
+  };
+  if (abandoned[number] || !share(module.filename, module.exports, letGo)) return;
+  // Where it was first required is of that run.
+  module.parent = undefined;
+  module.children = [];
+  libraries[number] = record;
 }
 
 // Modules in the order in which their evaluation began, since the isolate started: { number, parent, isRoot }. A root is
@@ -236,6 +300,7 @@ function evaluateNow(number, parent) {
     if (node !== undefined) delete node._cache[filename];
     throw error;
   }
+  if (share !== undefined) offer(number, record);
   return record;
 }
 

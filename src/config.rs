@@ -131,7 +131,7 @@ pub struct JobConfig {
     #[arg(long, value_name = "N", env = "FNHOST_SPARES")]
     pub spares: Option<usize>,
 
-    /// Isolates kept for a further run, of workflows with `isolation: workflow`
+    /// Isolates kept for a further run, of workflows with `isolation: module` or `workflow`
     #[arg(long, value_name = "N", env = "FNHOST_KEPT", default_value_t = 16)]
     pub kept: usize,
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use deno_core::PollEventLoopOptions;
 
 use super::calls::Calls;
+use super::kept::Finds;
 use super::run::{Isolate, Job, RunContext};
 
 /// How long an isolate may take to come to rest.
@@ -24,10 +25,17 @@ impl Isolate {
     /// none.
     pub(super) async fn clear_up(&mut self, job: &Job, heap: usize) -> Result<(), String> {
         self.rest().await?;
+        let is_like_new = job.finds() == Some(Finds::Code);
+        if is_like_new {
+            self.close().await?;
+        }
         if self.stopped().is_some() {
             return Err("the run was stopped at its end".into());
         }
         self.entry.call(&mut self.worker.js_runtime, &self.entry.clear_up, &[])?;
+        if is_like_new {
+            self.put_back()?;
+        }
         let state = self.worker.js_runtime.op_state();
         let mut state = state.borrow_mut();
         state.try_take::<RunContext>();
@@ -42,7 +50,7 @@ impl Isolate {
 
     /// Lets what is under way come to its end. What does not keep an event loop alive may stay: idle connections of an HTTP
     /// client, and the timers that close them.
-    async fn rest(&mut self) -> Result<(), String> {
+    pub(super) async fn rest(&mut self) -> Result<(), String> {
         let runtime = &mut self.worker.js_runtime;
         let rest = poll_fn(|context| runtime.poll_event_loop(context, PollEventLoopOptions::default()));
         tokio::select! {

@@ -14,13 +14,25 @@ use super::run::Job;
 
 /// The runs that may have the same isolate, one after the other.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Tenant([u8; 32]);
+pub struct Tenant {
+    digest: [u8; 32],
+    pub finds: Finds,
+}
+
+/// What a run finds of those before it in its isolate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finds {
+    /// All they left.
+    Everything,
+    /// Compiled code: modules are evaluated anew, and what cannot be is made as it was.
+    Code,
+}
 
 impl Tenant {
     /// The runs of `job` that belong to the same `owners`: texts that tell them from all others, their credential among
     /// them. All that a job could do with what another run left is part of it: its code, its adaptors, its limits, its
     /// reach.
-    pub fn new(job: &Job, owners: &[&str]) -> Self {
+    pub fn new(job: &Job, owners: &[&str], finds: Finds) -> Self {
         let mut digest = Sha256::new();
         let mut add = |text: &str| {
             digest.update((text.len() as u64).to_le_bytes());
@@ -29,7 +41,7 @@ impl Tenant {
         owners.iter().for_each(|text| add(text));
         [job.name.as_str(), &job.step, &job.source, &job.compiled.code].into_iter().for_each(&mut add);
         add(&format!("{:?} {:?} {:?} {:?}", job.adaptors, job.limits, job.network, job.test));
-        Self(digest.finalize().into())
+        Self { digest: digest.finalize().into(), finds }
     }
 }
 
@@ -169,7 +181,7 @@ mod tests {
     const NONE: [u32; 0] = [];
 
     fn of(name: u8) -> Lodging {
-        Lodging { tenant: Tenant([name; 32]), traced: false }
+        Lodging { tenant: Tenant { digest: [name; 32], finds: Finds::Everything }, traced: false }
     }
 
     fn kept(change: impl FnOnce(&mut KeptOptions)) -> Kept<u32> {
@@ -195,6 +207,8 @@ mod tests {
         assert_eq!(put(&mut kept, of(1), 11, 0), NONE);
         assert_eq!(take(&mut kept, of(2)), None);
         assert_eq!(take(&mut kept, Lodging { traced: true, ..of(1) }), None);
+        let fresh = Tenant { finds: Finds::Code, ..of(1).tenant };
+        assert_eq!(take(&mut kept, Lodging { tenant: fresh, ..of(1) }), None);
         assert_eq!(take(&mut kept, of(1)), Some(11), "the one used last");
         assert_eq!(take(&mut kept, of(1)), Some(10));
         assert_eq!(take(&mut kept, of(1)), None);

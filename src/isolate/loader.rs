@@ -4,7 +4,7 @@
 //! inside the adaptor store, and Node's built-in modules, whose powers the permissions bound.
 
 use std::borrow::Cow;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -48,6 +48,8 @@ pub struct JobLoader {
     job: OnceCell<JobModule>,
     /// The runtime's own scripts that were loaded, in order.
     scripts: RefCell<Vec<String>>,
+    /// Whether a package's file was loaded as an ES module, which V8 keeps as long as the isolate.
+    has_loaded_package: Cell<bool>,
 }
 
 fn refused(message: String) -> ModuleLoaderError {
@@ -57,7 +59,14 @@ fn refused(message: String) -> ModuleLoaderError {
 impl JobLoader {
     /// Without `caches`, none are used for the runtime's own scripts, and none made.
     pub fn new(packages: Arc<Packages>, pack: Option<Arc<Pack>>, caches: Option<CodeCaches>) -> Self {
-        Self { packages, pack, caches, job: OnceCell::new(), scripts: RefCell::default() }
+        Self {
+            packages,
+            pack,
+            caches,
+            job: OnceCell::new(),
+            scripts: RefCell::default(),
+            has_loaded_package: Cell::new(false),
+        }
     }
 
     /// Names the job, once.
@@ -68,6 +77,11 @@ impl JobLoader {
     /// The runtime's own scripts that were loaded since [`Self::forget_scripts`].
     pub fn scripts(&self) -> Vec<String> {
         self.scripts.borrow().clone()
+    }
+
+    /// Whether files of packages were loaded past the pack.
+    pub fn has_loaded_package(&self) -> bool {
+        self.has_loaded_package.get()
     }
 
     pub fn forget_scripts(&self) {
@@ -208,6 +222,7 @@ impl ModuleLoader for JobLoader {
                 "cannot import {specifier}: it lies outside the installed adaptors"
             ))));
         }
+        self.has_loaded_package.set(true);
         if let Some(module) = self.packages.loaded(specifier) {
             return ModuleLoadResponse::Sync(Ok(Self::module_source(specifier, module)));
         }

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // the op macro writes unsafe glue
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -254,6 +255,32 @@ pub fn op_fnhost_scope_names() -> Vec<&'static str> {
     LANGUAGE_GLOBALS.iter().chain(HOST_GLOBALS).copied().collect()
 }
 
+/// Timers that have not ended, if anybody asks for them: also those that keep no event loop alive.
+#[derive(Default)]
+pub struct Timers(BTreeSet<i32>);
+
+/// Stands in for the runtime's own book-keeping, which does not tell of timers that the runtime made for itself.
+#[op2(fast)]
+pub fn op_fnhost_timer_begins(state: &mut OpState, #[smi] number: i32, _repeats: bool, _is_own: bool) {
+    if let Some(Timers(numbers)) = state.try_borrow_mut() {
+        numbers.insert(number);
+    }
+}
+
+#[op2(fast)]
+pub fn op_fnhost_timer_ends(state: &mut OpState, #[smi] number: i32) {
+    if let Some(Timers(numbers)) = state.try_borrow_mut() {
+        numbers.remove(&number);
+    }
+}
+
+/// The numbers of the timers that have not ended.
+#[op2]
+#[serde]
+pub fn op_fnhost_timers(state: &mut OpState) -> Vec<i32> {
+    state.try_borrow().map_or_else(Vec::new, |Timers(numbers)| numbers.iter().copied().collect())
+}
+
 /// Stands in for what would change the whole process and is asked for in passing, such as the process's title.
 #[op2(fast)]
 pub fn op_fnhost_ignore(#[string] _text: &str) {}
@@ -268,8 +295,9 @@ const JAVASCRIPT: [ExtensionFileSource; 4] = [
 ];
 
 /// Evaluated on demand only.
-const LAZY_JAVASCRIPT: [ExtensionFileSource; 2] = [
+const LAZY_JAVASCRIPT: [ExtensionFileSource; 3] = [
     ExtensionFileSource::new("ext:fnhost/intercept.js", ascii_str_include!("../../js/intercept.js")),
+    ExtensionFileSource::new("ext:fnhost/surface.js", ascii_str_include!("../../js/surface.js")),
     ExtensionFileSource::new("ext:fnhost/trace.js", ascii_str_include!("../../js/trace.js")),
 ];
 
@@ -290,6 +318,7 @@ deno_core::extension!(
         op_fnhost_print,
         op_fnhost_resolve,
         op_fnhost_scope_names,
+        op_fnhost_timers,
         machine::op_fnhost_cwd,
         machine::op_fnhost_environment,
         machine::op_fnhost_exec_path,
@@ -315,6 +344,8 @@ deno_core::extension!(
         "op_network_interfaces" => op.with_implementation_from(&machine::op_fnhost_network_interfaces()),
         "op_get_env_no_permission_check" => op.with_implementation_from(&machine::op_fnhost_environment()),
         "op_node_os_user_info" => op.with_implementation_from(&machine::op_fnhost_user_info()),
+        "op_timer_track" => op.with_implementation_from(&op_fnhost_timer_begins()),
+        "op_timer_untrack" => op.with_implementation_from(&op_fnhost_timer_ends()),
         // Permissions refuse these already; a run has no business with them at all.
         "op_create_worker" | "op_ffi_load" | "op_napi_open" | "op_spawn_child" | "op_spawn_sync" | "op_run" =>
             op.disable(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use deno_core::error::{CoreError, CoreErrorKind, JsError};
+use deno_core::stats::RuntimeActivityStats;
 use deno_core::url::Url;
 use deno_core::{PollEventLoopOptions, v8};
 use deno_runtime::deno_io::{Stdio, StdioPipe};
@@ -20,7 +21,7 @@ use super::host::Host;
 use super::intercept::Request;
 use super::isolate_thread::{Plan, Purpose};
 use super::job_function::{JOB_PARAMETERS, JobFunction};
-use super::kept::Tenant;
+use super::kept::{Finds, Tenant};
 use super::limits::{BufferAccount, Limit, Limits, Stop, Tripwire, Watch};
 use super::loader::{JobLoader, JobModule};
 use super::machine::WorkingDirectory;
@@ -62,6 +63,11 @@ pub struct Job {
 const NOTHING: &Network = &Network::Only(Vec::new());
 
 impl Job {
+    /// What it finds of the runs before; None: its isolate has none.
+    pub(super) fn finds(&self) -> Option<Finds> {
+        self.tenant.map(|tenant| tenant.finds)
+    }
+
     /// What the run may connect to.
     fn reach(&self) -> &Network {
         if self.test { NOTHING } else { &self.network }
@@ -197,7 +203,7 @@ impl Outcome {
 /// An isolate that can take one job.
 pub(super) struct Isolate {
     pub(super) worker: MainWorker,
-    loader: Rc<JobLoader>,
+    pub(super) loader: Rc<JobLoader>,
     pub(super) tripwire: Arc<Tripwire>,
     pub(super) buffers: Arc<BufferAccount>,
     packages: Arc<Packages>,
@@ -205,6 +211,8 @@ pub(super) struct Isolate {
     /// The job that was compiled, if it is a function.
     compiled: Option<CompiledJob>,
     pub(super) entry: EntryPoints,
+    /// What was open before the first run, where each finds what the first one found.
+    pub(super) opening: Option<RuntimeActivityStats>,
     /// What its first run is to tell.
     purpose: Purpose,
     /// It began with nothing loaded.
@@ -347,6 +355,7 @@ impl Isolate {
             pack: plan.pack.clone(),
             compiled: None,
             entry,
+            opening: None,
             purpose: plan.purpose,
             is_bare: stay.snapshot.is_none(),
             runs: 0,
@@ -455,6 +464,9 @@ impl Isolate {
         if job.traceparent.is_some() {
             self.entry.call(runtime, &self.entry.trace, &[])?;
         }
+        if job.finds() == Some(Finds::Code) {
+            self.watch()?;
+        }
         Ok(())
     }
 
@@ -490,6 +502,8 @@ impl Isolate {
         }
         let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
         stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
+        // Clearing up may make the isolate forget it.
+        let loaded = self.has_something_to_teach().then(|| self.footprint());
         self.add_phases(&mut stats);
         let start = Instant::now();
         let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
@@ -497,18 +511,21 @@ impl Isolate {
             stats.clear_up = start.elapsed();
         }
         drop(watch);
-        let mut footprint = None;
-        if self.runs <= LEARNING && self.tripwire.tripped().is_none() {
+        let footprint = loaded.filter(|_| self.has_something_to_teach());
+        if let Some(loaded) = &footprint {
             self.harvest();
-            let loaded = self.footprint();
             if self.purpose == Purpose::Work && !job.test {
-                self.pack.iter().for_each(|pack| pack.learn(&loaded, self.is_bare));
+                self.pack.iter().for_each(|pack| pack.learn(loaded, self.is_bare));
             }
-            footprint = Some(loaded);
         }
         stats.buffers = self.buffers.take_peak();
         self.rested_since = Instant::now();
         Outcome { state, error, stats, footprint, isolate_is_kept }
+    }
+
+    /// Whether other isolates can learn from the run.
+    fn has_something_to_teach(&self) -> bool {
+        self.runs <= LEARNING && self.tripwire.tripped().is_none()
     }
 
     /// What only the isolate's own state tells.
@@ -890,6 +907,9 @@ pub(super) struct EntryPoints {
     evaluate_job: v8::Global<v8::Function>,
     run: v8::Global<v8::Function>,
     evaluated: v8::Global<v8::Function>,
+    pub watch: v8::Global<v8::Function>,
+    pub close: v8::Global<v8::Function>,
+    pub put_back: v8::Global<v8::Function>,
     pub clear_up: v8::Global<v8::Function>,
 }
 
@@ -918,6 +938,9 @@ impl EntryPoints {
             evaluate_job: function("evaluateJob"),
             run: function("run"),
             evaluated: function("evaluated"),
+            watch: function("watch"),
+            close: function("close"),
+            put_back: function("putBack"),
             clear_up: function("clearUp"),
         };
         global.delete(scope, name);
@@ -931,13 +954,23 @@ impl EntryPoints {
         function: &v8::Global<v8::Function>,
         arguments: &[v8::Global<v8::Value>],
     ) -> Result<(), String> {
+        self.ask(runtime, function, arguments).map(drop)
+    }
+
+    /// The same. Returns the text that the function returns, if any.
+    pub(super) fn ask(
+        &self,
+        runtime: &mut deno_core::JsRuntime,
+        function: &v8::Global<v8::Function>,
+        arguments: &[v8::Global<v8::Value>],
+    ) -> Result<Option<String>, String> {
         deno_core::scope!(scope, runtime);
         let function = v8::Local::new(scope, function);
         let arguments: Vec<_> = arguments.iter().map(|argument| v8::Local::new(scope, argument)).collect();
         let this = v8::undefined(scope).into();
         v8::tc_scope!(scope, scope);
-        if function.call(scope, this, &arguments).is_some() {
-            return Ok(());
+        if let Some(answer) = function.call(scope, this, &arguments) {
+            return Ok(answer.is_string().then(|| answer.to_rust_string_lossy(scope)));
         }
         let message = scope.exception().map(|e| e.to_rust_string_lossy(scope)).unwrap_or_default();
         Err(format!("the host's own JavaScript failed: {message}"))
@@ -949,7 +982,7 @@ fn is_module(specifier: &str) -> bool {
     deno_snapshots::RESIDUAL_LAZY_JS.binary_search_by_key(&specifier, |(known, _)| known).is_err()
 }
 
-fn delete_global(runtime: &mut deno_core::JsRuntime, name: &str) {
+pub(super) fn delete_global(runtime: &mut deno_core::JsRuntime, name: &str) {
     let context = runtime.main_context();
     deno_core::scope!(scope, runtime);
     let global = v8::Local::new(scope, context).global(scope);

@@ -15,6 +15,8 @@ pub enum Isolation {
     /// Each has isolates of its own.
     #[default]
     Run,
+    /// They have isolates one after the other, in which each evaluates its modules anew.
+    Module,
     /// They have isolates one after the other, with all that is in them.
     Workflow,
 }
@@ -23,6 +25,7 @@ impl Isolation {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::Module => "module",
             Self::Workflow => "workflow",
         }
     }

@@ -30,7 +30,8 @@ pub(super) struct Job {
 }
 
 /// What `isolation` may be.
-pub(super) const ISOLATIONS: [(&str, Isolation); 2] = [("run", Isolation::Run), ("workflow", Isolation::Workflow)];
+pub(super) const ISOLATIONS: [(&str, Isolation); 3] =
+    [("run", Isolation::Run), ("module", Isolation::Module), ("workflow", Isolation::Workflow)];
 
 const KEYS: [&str; 13] = [
     "adaptor",

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::StepResult;
 use crate::adaptor::{AdaptorSpec, Installed, Store};
 use crate::compile::{self, Adaptor, CompileError, Compiled};
-use crate::isolate::{Hide, IsolatePool, Job, Limits, LogSink, Network, Outcome, RunError, Slot, Tenant};
+use crate::isolate::{Finds, Hide, IsolatePool, Job, Limits, LogSink, Network, Outcome, RunError, Slot, Tenant};
 use crate::model::{Dialect, Failure, Isolation, JsStep, Severity, Usage};
 use crate::secrets::Secrets;
 
@@ -90,9 +90,12 @@ impl JsRunner {
             traceparent: None,
             tenant: None,
         };
-        if isolation == Isolation::Workflow {
-            job.tenant = Some(Tenant::new(&job, &[owner, &configuration]));
-        }
+        let finds = match isolation {
+            Isolation::Run => None,
+            Isolation::Module => Some(Finds::Code),
+            Isolation::Workflow => Some(Finds::Everything),
+        };
+        job.tenant = finds.map(|finds| Tenant::new(&job, &[owner, &configuration], finds));
         Ok(Prepared { job, secrets, configuration: configuration.into() })
     }
 

@@ -50,7 +50,7 @@ const MANIFEST: &str =
     r#"{ "name": "@openfn/language-tracker", "version": "1.0.0", "type": "module", "exports": "./index.js" }"#;
 
 /// What a first run finds.
-fn nothing() -> Value {
+pub(super) fn nothing() -> Value {
     json!({ "cursor": 0, "timer": false, "listeners": 0, "process": 0, "state": "own" })
 }
 
@@ -63,14 +63,14 @@ fn traces(token: &str) -> Value {
 }
 
 /// A server of a project, beside which the tracker lies.
-fn serve(project: &str) -> Server {
+pub(super) fn serve(project: &str) -> Server {
     let setup = Setup::new(project).file("tracker/index.js", TRACKER).file("tracker/package.json", MANIFEST);
     // One run at a time has one isolate at a time.
     setup.args(&["--concurrency", "1"]).start()
 }
 
 /// A project of one job, with more settings for it.
-fn project(settings: &str, job: &str) -> String {
+pub(super) fn project(settings: &str, job: &str) -> String {
     format!(
         "
 jobs:
@@ -86,24 +86,24 @@ triggers:
     )
 }
 
-const TRACK: &str = "import { track } from '@openfn/language-tracker'; export default [track()];";
+pub(super) const TRACK: &str = "import { track } from '@openfn/language-tracker'; export default [track()];";
 const WORKFLOW: &str = "isolation: workflow";
 
 /// Runs the only workflow: its run, ended.
 #[track_caller]
-fn run(server: &Server, message: &Value, state: &str) -> Value {
+pub(super) fn run(server: &Server, message: &Value, state: &str) -> Value {
     server.run_in(&server.send_one(message), state)
 }
 
 /// What a run found of those before it.
 #[track_caller]
-fn found(server: &Server, message: &Value) -> Value {
+pub(super) fn found(server: &Server, message: &Value) -> Value {
     server.output(&run(server, message, "completed"), "job")["found"].clone()
 }
 
 /// The messages that the last attempt at the step `job` of a run logged.
 #[track_caller]
-fn log(server: &Server, run: &Value) -> Vec<String> {
+pub(super) fn log(server: &Server, run: &Value) -> Vec<String> {
     let attempt = last_attempt(run, "job")["id"].as_str().unwrap();
     let text = server.read(&format!("/api/v1/attempts/{attempt}/log")).expect(200).text();
     let message = |line: &str| serde_json::from_str::<Value>(line).unwrap()["message"].as_str().unwrap().to_owned();
@@ -111,7 +111,7 @@ fn log(server: &Server, run: &Value) -> Vec<String> {
 }
 
 /// Runs in isolates that had a run before.
-fn runs_in_kept_isolates(server: &Server) -> String {
+pub(super) fn runs_in_kept_isolates(server: &Server) -> String {
     let text = server.read("/metrics").expect(200).text();
     let line = text.lines().find_map(|line| line.strip_prefix("fnhost_isolate_runs_total{start=\"kept\"} "));
     line.expect("the metric").to_owned()

@@ -31,6 +31,7 @@ mod isolation;
 mod levels;
 mod limits;
 mod metrics;
+mod module_level;
 mod packs;
 mod pages;
 mod profile;

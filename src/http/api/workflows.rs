@@ -52,6 +52,8 @@ struct WorkflowDetailView {
 enum IsolationView {
     /// Each has isolates of its own.
     Run,
+    /// They have isolates one after the other, in which each evaluates its modules anew.
+    Module,
     /// They have isolates one after the other, with all that is in them.
     Workflow,
 }
@@ -194,6 +196,7 @@ async fn show_workflow(State(app): State<App>, Path(name): Path<String>) -> Resu
         concurrency: workflow.concurrency,
         isolation: match workflow.isolation {
             Isolation::Run => IsolationView::Run,
+            Isolation::Module => IsolationView::Module,
             Isolation::Workflow => IsolationView::Workflow,
         },
     }))

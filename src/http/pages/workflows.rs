@@ -46,7 +46,7 @@ fn workflow(definition: &Definition, last: Option<&Run>, now: Timestamp, may_act
                     div { dt { (trigger.name) } dd { (starts(trigger, now)) } }
                 }
                 @if workflow.triggers.is_empty() { div { dt { "Trigger" } dd.muted { "by hand" } } }
-                @if workflow.isolation == Isolation::Workflow { div { dt { "Isolation" } dd { (workflow.isolation.name()) } } }
+                @if workflow.isolation != Isolation::Run { div { dt { "Isolation" } dd { (workflow.isolation.name()) } } }
                 div { dt { "Last run" } dd {
                     @match last {
                         Some(run) => {
