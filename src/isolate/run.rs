@@ -548,7 +548,7 @@ impl Isolate {
                     is_root: number(index + 2)? == 1,
                 })
             };
-            (0..numbers.length()).step_by(3).filter_map(|index| module(index)).collect()
+            (0..numbers.length()).step_by(3).filter_map(module).collect()
         });
         Footprint { scripts: self.loader.scripts(), modules }
     }
