@@ -63,7 +63,7 @@ pub fn keep(directory: &Path) -> io::Result<()> {
         Some(kept) if kept == get() => Ok(()),
         Some(_) => Err(taken.error),
         // It was damaged.
-        None => Ok(drop(taken.file.persist(&path)?)),
+        None => Ok(taken.file.persist(&path).map(drop)?),
     }
 }
 
