@@ -21,8 +21,8 @@ const LARGE: usize = 4 * MB;
 const COMPUTING: usize = 300;
 /// Seconds that jobs wait, and how many of them do at once: for what each needs, and for what is predicted.
 const WAIT: f64 = 1.0;
-const FEW: usize = 50;
-const MANY: usize = 150;
+const FEW: usize = 25;
+const MANY: usize = 100;
 
 struct Point {
     what: String,
