@@ -20,9 +20,9 @@ const LARGE: usize = 4 * MB;
 /// Runs of a computing job for the rate.
 const COMPUTING: usize = 300;
 /// Seconds that jobs wait, and how many of them do at once: for what each needs, and for what is predicted.
-const WAIT: f64 = 2.0;
-const FEW: usize = 50;
-const MANY: usize = 200;
+const WAIT: f64 = 1.0;
+const FEW: usize = 25;
+const MANY: usize = 100;
 
 struct Point {
     what: String,
