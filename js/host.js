@@ -344,6 +344,7 @@ function describeCause(cause) {
 // Runs the operations of a loaded job. Resolves to JSON text: { state?, error?, operation? }, never rejects.
 async function run(namespace, stateText, options) {
   let current = JSONParse(stateText);
+  op_fnhost_mark("state-read", 0);
   let operation = 0;
   let failure;
   let result;
@@ -386,6 +387,7 @@ async function run(namespace, stateText, options) {
     failure = describeError(error);
     result = isNullState(current) ? {} : current;
   }
+  op_fnhost_mark("state-left", 0);
   // The outcome is stringified here: a state that cannot be is a failure of the job too.
   let text;
   try {

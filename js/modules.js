@@ -6,7 +6,7 @@
 import { core, primordials } from "ext:core/mod.js";
 import * as runtime from "ext:fnhost/runtime.js";
 
-const { op_fnhost_compile, op_fnhost_find, op_fnhost_resolve, op_fnhost_scope_names } = core.ops;
+const { op_fnhost_compile, op_fnhost_find, op_fnhost_loading, op_fnhost_resolve, op_fnhost_scope_names } = core.ops;
 const {
   ArrayPrototypeFind,
   ArrayPrototypePop,
@@ -29,6 +29,10 @@ const JSON_TEXT = 2;
 const MODULE = 0;
 const BUILTIN = 1;
 const MISSING = 2;
+
+// What takes time; `isolate::phases` knows the numbers.
+const LOADING_MODULES = 0;
+const LOADING_BUILT_IN = 1;
 
 // Number to { kind, value | module | failure }: `value` is the namespace of an ES module or what JSON says, `module`
 // is the `module` of CommonJS, and `failure` holds what an ES module threw: it is never evaluated again.
@@ -122,7 +126,9 @@ function builtin(name) {
   if (watched !== undefined) return watched;
   const known = builtins[name];
   if (known !== undefined) return known;
+  op_fnhost_loading(LOADING_BUILT_IN, true);
   const namespace = core.createLazyLoader(name)();
+  op_fnhost_loading(LOADING_BUILT_IN, false);
   builtins[name] = namespace;
   if (name === "node:module") shareModules(namespace.default);
   return namespace;
@@ -187,8 +193,10 @@ function numberOf(module) {
 }
 
 function evaluate(number, parent) {
-  const isRoot = underEvaluation.length === 0 && parent === undefined;
+  const isOutermost = underEvaluation.length === 0;
+  const isRoot = isOutermost && parent === undefined;
   ArrayPrototypePush(order, { __proto__: null, number, parent, isRoot });
+  if (isOutermost) op_fnhost_loading(LOADING_MODULES, true);
   ArrayPrototypePush(underEvaluation, number);
   const check = observer?.beforeModule(builtins);
   try {
@@ -196,6 +204,7 @@ function evaluate(number, parent) {
   } finally {
     check?.();
     ArrayPrototypePop(underEvaluation);
+    if (isOutermost) op_fnhost_loading(LOADING_MODULES, false);
   }
 }
 

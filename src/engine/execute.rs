@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tracing::{Instrument as _, debug_span};
 
 use super::ingest::new_task;
 use super::places::Place;
@@ -108,7 +109,8 @@ impl Engine {
         let log = Log::default();
         let sink = self.sink(&log, claimed, prepared.secrets());
         let traceparent = trace::context_of_attempt(&claimed.run, &claimed.task);
-        let result = prepared.run(slot, &input, traceparent, sink, cancel).await;
+        let span = debug_span!("attempt", run = %claimed.run.id, task = %claimed.task.id, step = claimed.task.step);
+        let result = prepared.run(slot, &input, traceparent, sink, cancel).instrument(span).await;
         hold.took(began);
         Some(Begun { definition: Some(definition.clone()), started_at, input, result, log })
     }
@@ -125,8 +127,8 @@ impl Engine {
     /// JSON text, an object; None: it is not kept any more.
     async fn state_for(&self, task: &Task, run: &Run, workflow: &Workflow) -> Result<Option<Arc<str>>, StoreError> {
         let recent = match &task.input {
-            TaskInput::Message => run.message.and_then(|id| self.shared.recent.get(id.as_bytes())),
-            TaskInput::Output(attempt) => self.shared.recent.get(attempt.as_bytes()),
+            TaskInput::Message => run.message.and_then(|id| self.shared.recent.take(id.as_bytes())),
+            TaskInput::Output(attempt) => self.shared.recent.take(attempt.as_bytes()),
             TaskInput::Cursor | TaskInput::State(_) => None,
         };
         if recent.is_some() {
@@ -182,16 +184,24 @@ impl Engine {
         let mut then = self.then(claimed, definition.as_deref(), &attempt, now);
         let _between = self.shared.claiming.read().await;
         let ours = self.follow_at_once(claimed, &mut then, now);
-        if let (Then::Next { tasks, .. }, Some(output)) = (&then, &output)
-            && !tasks.is_empty()
-        {
-            self.shared.recent.put(attempt.id.as_bytes(), output.clone());
+        if let (Then::Next { tasks, .. }, Some(output)) = (&then, &output) {
+            self.shared.recent.put(attempt.id.as_bytes(), output.clone(), tasks.len());
         }
         let keep_cursor =
             outcome == AttemptOutcome::Success && definition.as_deref().is_some_and(Definition::keeps_cursor);
         let (owner, log, lease) = (self.shared.owner.clone(), log.take(), self.lease(&ours, now));
         let settlement = Settlement { owner, attempt, output, log, keep_cursor, then, lease };
+        let settling = Instant::now();
         let settled = self.settle(claimed, &settlement, hold).await;
+        tracing::debug!(
+            run = %claimed.run.id,
+            task = %claimed.task.id,
+            step = claimed.task.step,
+            queued_us = started_at.since(claimed.task.run_at).as_micros() as u64,
+            took_us = now.since(started_at).as_micros() as u64,
+            kept_us = settling.elapsed().as_micros() as u64,
+            "an attempt is over"
+        );
         if settled != Settled::LeaseLost {
             ours.into_iter().for_each(|(task, place)| self.attempt(task, place));
         }

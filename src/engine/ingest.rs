@@ -65,7 +65,11 @@ impl Engine {
         }
         let received = self.keep(target, incoming).await;
         match &received {
-            Ok(receipt) => metrics::received(&topic, known, receipt.duplicate, started.elapsed()),
+            Ok(receipt) => {
+                let took = started.elapsed();
+                tracing::debug!(id = %receipt.message, kept_us = took.as_micros() as u64, "a message is kept");
+                metrics::received(&topic, known, receipt.duplicate, took);
+            }
             Err(EngineError::Store(error)) => metrics::refused_by_store(error),
             Err(EngineError::Stopping) => metrics::refused("stopping"),
             Err(EngineError::Undecided { .. }) => metrics::refused("condition"),
@@ -109,10 +113,14 @@ impl Engine {
         let runs = start.runs(&entrances);
         let receipt = Receipt { message: message.id, runs: names(&runs), duplicate: false };
         if !runs.is_empty() && start.run_at <= now {
-            self.shared.recent.put(message.id.as_bytes(), message_state(&message).into());
+            let tasks = runs.iter().map(|new| new.tasks.len()).sum();
+            self.shared.recent.put(message.id.as_bytes(), message_state(&message).into(), tasks);
         }
         match self.admit(Intake { message: Some(message), runs, ..Intake::default() }).await? {
-            Admitted::Duplicate { message, runs } => Ok(Receipt { message, runs, duplicate: true }),
+            Admitted::Duplicate { message, runs } => {
+                self.shared.recent.forget(receipt.message.as_bytes());
+                Ok(Receipt { message, runs, duplicate: true })
+            }
             Admitted::New | Admitted::Stale | Admitted::Overlap => Ok(receipt),
         }
     }

@@ -1,7 +1,8 @@
 //! States that were just written and will soon be read: a run begins with the message that started it, and a step with
-//! what the step before left. The store has all of them; those in memory need not be read from it.
+//! what the step before left. The store has all of them; those in memory need not be read from it. A state goes when all
+//! tasks that begin with it have begun, so that what is kept is what waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ const MOST_BYTES: usize = 16 << 20;
 /// What a state takes beside its text.
 const OVERHEAD: usize = 128;
 
-/// The id of a message, or of an attempt.
+/// The id of a message, or of an attempt: ids begin with the time at which they were made.
 type Key = [u8; 16];
 
 /// See the module. JSON texts, each an object.
@@ -20,33 +21,58 @@ pub(super) struct Recent(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    states: HashMap<Key, Arc<str>>,
-    oldest_first: VecDeque<Key>,
+    states: BTreeMap<Key, Awaited>,
     bytes: usize,
 }
 
+#[derive(Debug)]
+struct Awaited {
+    state: Arc<str>,
+    /// Tasks that have not begun with it yet.
+    readers: usize,
+}
+
 impl Recent {
-    pub fn put(&self, key: &Key, state: Arc<str>) {
-        let size = state.len() + OVERHEAD;
-        if size > MOST_BYTES / 4 {
+    /// Keeps a state for so many tasks.
+    pub fn put(&self, key: &Key, state: Arc<str>, readers: usize) {
+        let size = size(&state);
+        if size > MOST_BYTES / 4 || readers == 0 {
             return;
         }
         let mut kept = self.0.lock();
-        while kept.bytes + size > MOST_BYTES
-            && let Some(oldest) = kept.oldest_first.pop_front()
+        kept.states.insert(*key, Awaited { state, readers });
+        kept.bytes += size;
+        while kept.bytes > MOST_BYTES
+            && let Some((_, oldest)) = kept.states.pop_first()
         {
-            let gone = kept.states.remove(&oldest).map_or(0, |state| state.len() + OVERHEAD);
-            kept.bytes -= gone;
-        }
-        if kept.states.insert(*key, state).is_none() {
-            kept.oldest_first.push_back(*key);
-            kept.bytes += size;
+            kept.bytes -= self::size(&oldest.state);
         }
     }
 
-    pub fn get(&self, key: &Key) -> Option<Arc<str>> {
-        self.0.lock().states.get(key).cloned()
+    /// The state for one of its tasks.
+    pub fn take(&self, key: &Key) -> Option<Arc<str>> {
+        let mut kept = self.0.lock();
+        let awaited = kept.states.get_mut(key)?;
+        awaited.readers -= 1;
+        let state = awaited.state.clone();
+        if awaited.readers == 0 {
+            kept.states.remove(key);
+            kept.bytes -= size(&state);
+        }
+        Some(state)
     }
+
+    /// There will be no task that begins with it.
+    pub fn forget(&self, key: &Key) {
+        let mut kept = self.0.lock();
+        if let Some(awaited) = kept.states.remove(key) {
+            kept.bytes -= size(&awaited.state);
+        }
+    }
+}
+
+fn size(state: &str) -> usize {
+    state.len() + OVERHEAD
 }
 
 #[cfg(test)]
@@ -58,12 +84,22 @@ mod tests {
         let recent = Recent::default();
         let state: Arc<str> = "x".repeat(1 << 20).into();
         for number in 0..40 {
-            recent.put(&[number; 16], state.clone());
+            recent.put(&[number; 16], state.clone(), 1);
         }
-        assert!(recent.get(&[0; 16]).is_none());
-        assert_eq!(recent.get(&[39; 16]).as_deref(), Some(&*state));
+        assert!(recent.take(&[0; 16]).is_none());
         assert!((8..16).contains(&recent.0.lock().states.len()));
-        recent.put(&[50; 16], "x".repeat(MOST_BYTES).into());
-        assert!(recent.get(&[50; 16]).is_none());
+        assert_eq!(recent.take(&[39; 16]).as_deref(), Some(&*state));
+        recent.put(&[50; 16], "x".repeat(MOST_BYTES).into(), 1);
+        assert!(recent.take(&[50; 16]).is_none());
+    }
+
+    #[test]
+    fn a_state_goes_with_the_last_task_that_begins_with_it() {
+        let recent = Recent::default();
+        recent.put(&[1; 16], "{}".into(), 2);
+        assert_eq!(recent.take(&[1; 16]).as_deref(), Some("{}"));
+        assert_eq!(recent.take(&[1; 16]).as_deref(), Some("{}"));
+        assert_eq!(recent.take(&[1; 16]), None);
+        assert_eq!(recent.0.lock().bytes, 0);
     }
 }

@@ -27,10 +27,13 @@ pub fn get() -> u64 {
 
 /// Takes over the seed that belongs to what is kept in `directory`, unless the process has one already.
 pub fn adopt(directory: &Path) {
-    let kept = fs::read_to_string(directory.join(FILE)).ok().and_then(|text| text.trim().parse().ok());
-    if let Some(seed) = kept {
+    if let Some(seed) = kept_in(directory) {
         settle(|| seed);
     }
+}
+
+fn kept_in(directory: &Path) -> Option<u64> {
+    fs::read_to_string(directory.join(FILE)).ok()?.trim().parse().ok()
 }
 
 /// Has the seed derived from `text`: for files that shall be the same each time they are made. Has no effect on a process
@@ -46,19 +49,22 @@ pub fn file() -> (&'static str, String) {
     (FILE, get().to_string())
 }
 
-/// Leaves the seed in `directory` for later processes.
+/// Leaves the seed in `directory` for later processes. An error if another is there: one that began at the same time came
+/// first, and what belongs to this seed would be of no use there.
 pub fn keep(directory: &Path) -> io::Result<()> {
     let (name, seed) = file();
     let path = directory.join(name);
-    if fs::read_to_string(&path).is_ok_and(|kept| kept == seed) {
-        return Ok(());
-    }
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(seed.as_bytes())?;
     // As packs: readable by whoever may read the packages beside it.
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.persist(path)?;
-    Ok(())
+    let Err(taken) = file.persist_noclobber(&path) else { return Ok(()) };
+    match kept_in(directory) {
+        Some(kept) if kept == get() => Ok(()),
+        Some(_) => Err(taken.error),
+        // It was damaged.
+        None => Ok(taken.file.persist(&path).map(drop)?),
+    }
 }
 
 fn settle(seed: impl FnOnce() -> u64) -> u64 {

@@ -420,6 +420,8 @@ impl Host {
 
 /// Writes to disk what is not there of a pack. A store that cannot be written is no error: packs only save time.
 fn save(pack: &Pack, file: &Path) {
+    // Who is told that nothing is to be done may end the process.
+    let _one_at_a_time = pack.saving.lock().unwrap_or_else(PoisonError::into_inner);
     if pack.take_dirty() {
         let _ = pack::store(pack, file);
     }

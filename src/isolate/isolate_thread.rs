@@ -181,7 +181,10 @@ async fn make_and_serve(
     let create = start.elapsed();
     made(isolate.is_ok());
     let mut isolate = match isolate {
-        Ok(isolate) => isolate,
+        Ok((isolate, making)) => {
+            making.tell(create);
+            isolate
+        }
         Err(message) => return refuse(orders, message),
     };
     let mut idle = None;

@@ -27,6 +27,7 @@ mod ops;
 mod pack;
 mod packages;
 mod permissions;
+mod phases;
 pub mod platform;
 mod pool;
 mod real_paths;

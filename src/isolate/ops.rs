@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use deno_core::url::Url;
 use deno_core::{ExtensionFileSource, OpState, ascii_str_include, op2, v8};
@@ -16,6 +17,7 @@ use super::limits::Limit;
 use super::machine;
 use super::pack::{CodeCaches, Kind, MODULE_PARAMETERS, Pack, SCRIPT_PARAMETERS, Target};
 use super::packages::Packages;
+use super::phases::Loading;
 use super::run::RunContext;
 use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS};
 
@@ -88,10 +90,19 @@ pub fn op_fnhost_intercepted(
     state.borrow_mut::<RunContext>().show_request(&request);
 }
 
-/// Marks the begin or end of an operation.
+/// Marks the begin or end of an operation, or of all of them.
 #[op2(fast)]
 pub fn op_fnhost_mark(state: &mut OpState, #[string] mark: &str, operation: u32) {
     state.borrow_mut::<RunContext>().mark(mark, operation);
+}
+
+/// Tells when a run begins or ends to load something; see [`Loading`].
+#[op2(fast)]
+pub fn op_fnhost_loading(state: &mut OpState, what: u32, begins: bool) {
+    // What is loaded before there is a job is of no run.
+    if let Some(loading) = state.try_borrow_mut::<Loading>() {
+        if begins { loading.begins(what) } else { loading.ends(what) }
+    }
 }
 
 /// The pack of one isolate and what it compiled from source, which later isolates should find in the code cache.
@@ -174,7 +185,11 @@ pub fn op_fnhost_compile<'s>(
     } else {
         let names = if module.kind == Kind::Esm { &MODULE_PARAMETERS[..] } else { &SCRIPT_PARAMETERS[..] };
         let cache = caches.get(&number.to_string());
+        let start = Instant::now();
         let (function, from_source) = compile_function(scope, cache.as_deref(), source, url_text, names)?;
+        if let Some(loading) = state.borrow_mut().try_borrow_mut::<Loading>() {
+            loading.compiled += start.elapsed();
+        }
         (function.into(), from_source)
     };
     if let Some(function) = from_source {
@@ -270,6 +285,7 @@ deno_core::extension!(
         op_fnhost_ignore,
         op_fnhost_intercepted,
         op_fnhost_log,
+        op_fnhost_loading,
         op_fnhost_mark,
         op_fnhost_print,
         op_fnhost_resolve,

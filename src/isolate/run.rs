@@ -28,6 +28,7 @@ use super::ops::{self, PackInUse};
 use super::pack::{CodeCaches, Evaluated, Footprint, Pack};
 use super::packages::Packages;
 use super::permissions::{self, Network};
+use super::phases::{Loading, Making};
 use super::snapshot::Stay;
 use crate::compile::Compiled;
 
@@ -95,8 +96,20 @@ pub struct RunStats {
     pub load: Duration,
     /// Module graph evaluated: this is where adaptors cost.
     pub evaluate: Duration,
-    /// Operations.
+    /// Operations, with the state on its way in and out, and what they load.
     pub run: Duration,
+    /// Of that: the state read.
+    pub parse: Duration,
+    /// Of that: the state written.
+    pub stringify: Duration,
+    /// Modules of packages compiled and evaluated, before and during the operations, with the built-in ones they use.
+    pub modules: Duration,
+    /// Node's modules loaded.
+    pub built_in: Duration,
+    /// Modules compiled, or read from code caches.
+    pub compile: Duration,
+    /// Isolate cleared up for the next run. Zero if it is dropped.
+    pub clear_up: Duration,
     /// Isolate dropped.
     pub teardown: Duration,
     /// CPU time of the run's thread until the isolate is gone, without what was done before the run asked for it.
@@ -128,6 +141,9 @@ pub(super) struct RunContext {
     sink: LogSink,
     compiled: Arc<Compiled>,
     operation_started: Instant,
+    /// When the state was there for the first operation, and when the last one had left it.
+    state_read: Option<Instant>,
+    state_left: Option<Instant>,
 }
 
 impl RunContext {
@@ -151,6 +167,11 @@ impl RunContext {
     }
 
     pub fn mark(&mut self, mark: &str, operation: u32) {
+        match mark {
+            "state-read" => return self.state_read = Some(Instant::now()),
+            "state-left" => return self.state_left = Some(Instant::now()),
+            _ => {}
+        }
         let name = self.compiled.operations.get(operation as usize - 1).map_or("", |operation| &operation.name);
         let message = if mark == "operation-start" {
             self.operation_started = Instant::now();
@@ -250,7 +271,8 @@ pub(super) enum Interrupted {
 
 impl Isolate {
     /// Makes an isolate as `plan` says, with nothing in it of any job.
-    pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<Self, String> {
+    pub fn create(host: &Host, plan: &Plan, tripwire: Arc<Tripwire>) -> Result<(Self, Making), String> {
+        let start = Instant::now();
         hash_seed::get();
         let mut stay = Stay::begin(plan.snapshot);
         let caches = plan.pack.clone().map(|pack| CodeCaches::new(pack, stay.snapshot.is_some()));
@@ -291,6 +313,7 @@ impl Isolate {
         };
         let mut worker = MainWorker::bootstrap_from_options(&job_url("job.js")?, services, options);
         stay.made();
+        let made_runtime = Instant::now();
         let runtime = &mut worker.js_runtime;
         let handle = runtime.v8_isolate().thread_safe_handle();
         {
@@ -330,11 +353,14 @@ impl Isolate {
             rested_since: Instant::now(),
             _stay: stay,
         };
+        let made_host = Instant::now();
         isolate.get_ready(&plan.footprint);
+        let making =
+            Making { runtime: made_runtime - start, host: made_host - made_runtime, ahead: made_host.elapsed() };
         if plan.purpose == Purpose::Rehearsal {
             isolate.rehearse()?;
         }
-        Ok(isolate)
+        Ok((isolate, making))
     }
 
     /// Does ahead what a run with this footprint would do later. What cannot be done ahead shows when the run does it.
@@ -384,12 +410,15 @@ impl Isolate {
             sink,
             compiled: job.compiled.clone(),
             operation_started: Instant::now(),
+            state_read: None,
+            state_left: None,
         };
         let calls = job.traceparent.as_deref().and_then(Calls::part_of);
         {
             let state = self.worker.js_runtime.op_state();
             let mut state = state.borrow_mut();
             state.put(context);
+            state.put(Loading::default());
             if let Some(calls) = calls {
                 state.put(calls);
             }
@@ -461,7 +490,12 @@ impl Isolate {
         }
         let Ended { state, error, has_come_to_its_end } = self.execute(&taken, state, &mut stats).await;
         stats.heap = self.worker.js_runtime.v8_isolate().get_heap_statistics().used_heap_size();
+        self.add_phases(&mut stats);
+        let start = Instant::now();
         let isolate_is_kept = job.tenant.is_some() && has_come_to_its_end && self.is_cleared_up(job, stats.heap).await;
+        if isolate_is_kept {
+            stats.clear_up = start.elapsed();
+        }
         drop(watch);
         let mut footprint = None;
         if self.runs <= LEARNING && self.tripwire.tripped().is_none() {
@@ -475,6 +509,16 @@ impl Isolate {
         stats.buffers = self.buffers.take_peak();
         self.rested_since = Instant::now();
         Outcome { state, error, stats, footprint, isolate_is_kept }
+    }
+
+    /// What only the isolate's own state tells.
+    fn add_phases(&mut self, stats: &mut RunStats) {
+        let state = self.worker.js_runtime.op_state();
+        let state = state.borrow();
+        let loading = state.borrow::<Loading>();
+        stats.modules = loading.modules();
+        stats.built_in = loading.built_in();
+        stats.compile = loading.compiled;
     }
 
     /// Whether the isolate is ready for another run.
@@ -504,7 +548,7 @@ impl Isolate {
                     is_root: number(index + 2)? == 1,
                 })
             };
-            (0..numbers.length()).step_by(3).filter_map(|index| module(index)).collect()
+            (0..numbers.length()).step_by(3).filter_map(module).collect()
         });
         Footprint { scripts: self.loader.scripts(), modules }
     }
@@ -620,7 +664,15 @@ impl Isolate {
             runtime.call_with_args(&self.entry.run, &arguments)
         };
         let result = self.drive(Box::pin(call)).await;
-        stats.run = start.elapsed();
+        let end = Instant::now();
+        stats.run = end - start;
+        {
+            let state = self.worker.js_runtime.op_state();
+            let state = state.borrow();
+            let context = state.borrow::<RunContext>();
+            stats.parse = context.state_read.map_or(Duration::ZERO, |read| read - start);
+            stats.stringify = context.state_left.map_or(Duration::ZERO, |left| end - left);
+        }
         let result = result?;
 
         deno_core::scope!(scope, &mut self.worker.js_runtime);

@@ -160,6 +160,7 @@ impl Prepared {
     ) -> StepResult {
         let job = Job { traceparent, ..self.job.clone() };
         let outcome = slot.run(job, with_member(state, "configuration", &self.configuration), sink, cancel).await;
+        outcome.stats.tell();
         result(outcome)
     }
 }

@@ -33,6 +33,7 @@ mod limits;
 mod metrics;
 mod packs;
 mod pages;
+mod profile;
 mod reload;
 mod retries;
 mod run;

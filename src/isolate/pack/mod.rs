@@ -159,6 +159,8 @@ pub struct Pack {
     learned: AtomicBool,
     /// Not all of it is on disk.
     dirty: AtomicBool,
+    /// Held while it is written to disk.
+    pub saving: Mutex<()>,
     /// Jobs that were made functions, by the code of their modules.
     jobs: Mutex<HashMap<String, Option<Arc<JobFunction>>>>,
 }
@@ -178,6 +180,7 @@ impl Pack {
             habits: Mutex::new(habits),
             learned: AtomicBool::default(),
             dirty: AtomicBool::new(dirty),
+            saving: Mutex::default(),
             jobs: Mutex::default(),
         }
     }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::goals::{Bound, Goals};
 use crate::project::{Bench, project};
 
-pub async fn measure(bench: &Bench) -> String {
+pub async fn measure(bench: &Bench, goals: &mut Goals) -> String {
     let one_set = project("retry: false", "{}");
     let three_sets = "jobs:
   a: {adaptor: common, trigger: all, expression: fn(state => state)}
@@ -17,9 +18,10 @@ triggers:
     // Packs are made once: that memory is not the isolates'.
     bench.idle(three_sets, 3, 3).await;
     let (bare, full) = (bench.idle(three_sets, 0, 0).await, bench.idle(three_sets, 3, 3).await);
+    goals.add("idle server, MB", Bound::AtMost(80.0), idle);
     let mut table = String::from(
         "## Memory\n\nResident memory of a server that has started and has nothing to do. The spares of the last row are of \
-         three sets of adaptors: language-common, language-http, and both. Goal: 80 MB idle.\n\n\
+         three sets of adaptors: language-common, language-http, and both.\n\n\
          | | MB |\n|---|---|\n",
     );
     let _ = writeln!(

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::client::post;
+use crate::goals::{Bound, Goals};
 use crate::load::{flood, steadily};
 use crate::project::{Bench, project};
 use crate::times::Times;
@@ -15,14 +16,16 @@ use crate::times::Times;
 const SPAN: Duration = Duration::from_secs(3);
 /// How long a steady stream of messages lasts.
 const STEADY: Duration = Duration::from_secs(5);
+/// Where a message's run does not begin.
+const LATER: &str = "/inbox?delay=1h";
 
-pub async fn measure(bench: &Bench) -> String {
+pub async fn measure(bench: &Bench, goals: &mut Goals) -> String {
     let file = bench.dir.path().join("disk");
     let (grown, grown_times) = syncs(&file, false);
     let (in_place, in_place_times) = syncs(&file, true);
     let mut table = format!(
-        "## Taking messages in\n\nMessages of 1 KB; an answer comes when the message is on disk. Goals: 5,000 a second, and a \
-         p99 below 25 ms at 1,000 a second, counted from the moment that each message was due to be sent.\n\n\
+        "## Taking messages in\n\nMessages of 1 KB; an answer comes when the message is on disk. A steady \
+         stream is counted from the moment that each message was due to be sent.\n\n\
          | the disk: 4 KB written, then fdatasync | a second | p50 ms | p99 ms |\n|---|---|---|---|\n\
          | at the end of a file, which grows | {grown:.0} | {} | {} |\n\
          | in place, where the file stays as long as it is | {in_place:.0} | {} | {} |\n\n\
@@ -36,18 +39,24 @@ pub async fn measure(bench: &Bench) -> String {
     let all_match = project("concurrency: 1", "{}");
     for (name, project, path) in [
         ("nothing: no trigger matches", &nothing_matches, "/inbox"),
-        ("a run, for later", &all_match, "/inbox?delay=1h"),
+        ("a run, for later", &all_match, LATER),
         ("a run, and one job at a time is running", &all_match, "/inbox"),
     ] {
         let server = bench.serve("ingest", project, &[]);
         let message = post(path, &format!("{{\"text\":\"{}\"}}", "x".repeat(1000)));
+        let mut best: f64 = 0.0;
         for clients in [1, 16, 64, 256] {
             eprintln!("ingest: {name}, {clients} clients");
             let (rate, times) = flood(&server, clients, &message, SPAN).await;
             let _ = writeln!(table, "| {name} | {clients} | {rate:.0} | {} | {} |", times.at(0.5), times.at(0.99));
+            best = best.max(rate);
         }
         let times = steadily(&server, 1000, STEADY, &message).await;
         let _ = writeln!(table, "| {name} | steady | 1000 | {} | {} |", times.at(0.5), times.at(0.99));
+        if path == LATER {
+            goals.add("messages with a run on disk, a second", Bound::AtLeast(5000.0), best);
+            goals.add("messages, 1,000 a second, p99 ms", Bound::AtMost(25.0), times.ms(0.99));
+        }
     }
     table.push('\n');
     table

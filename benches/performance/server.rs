@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
 use crate::client::Client;
+use crate::memory;
+use crate::project::FNHOST;
 
 /// Nothing that is waited for takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,6 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// `fnhost serve`. It is killed when it is dropped.
 pub struct Server {
     child: Child,
+    log: PathBuf,
     address: SocketAddr,
     /// From the start of the process until it was ready.
     pub ready: Duration,
@@ -24,28 +27,35 @@ pub struct Server {
 
 impl Server {
     pub fn start(dir: &Path, args: &[&str]) -> Self {
+        Self::start_with(dir, args, &[])
+    }
+
+    /// With variables in its environment.
+    pub fn start_with(dir: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
         // Not in the project's directory, which is watched for changes.
         let log = dir.with_extension("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fnhost"));
+        let mut command = Command::new(FNHOST);
         command.arg("serve").arg(dir).args(["--port", &address.port().to_string()]);
+        command.envs(environment.iter().copied());
         command.args(["--no-install", "--no-auth", "--open-metrics"]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).expect("a log"));
         let started = Instant::now();
         let child = command.spawn().expect("fnhost starts");
-        let mut server = Self { child, address, ready: Duration::ZERO };
+        let mut server = Self { child, log, address, ready: Duration::ZERO };
         while !is_ready(address) {
             let gone = server.child.try_wait().expect("its state").is_some();
-            assert!(
-                !gone && started.elapsed() < PATIENCE,
-                "the server does not start:\n{}",
-                std::fs::read_to_string(&log).unwrap_or_default()
-            );
+            assert!(!gone && started.elapsed() < PATIENCE, "the server does not start:\n{}", server.log());
             std::thread::sleep(Duration::from_millis(1));
         }
         server.ready = started.elapsed();
         server
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub async fn client(&self) -> Client {
@@ -62,7 +72,7 @@ impl Server {
         let started = Instant::now();
         while client.metric("fnhost_isolates", "spare").await < count as f64 {
             assert!(started.elapsed() < PATIENCE, "{count} isolates are not made ahead");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -75,19 +85,17 @@ impl Server {
         Duration::from_millis(10 * ticks.sum::<u64>())
     }
 
-    pub fn resident_mb(&self) -> f64 {
-        self.status_mb("VmRSS:")
+    pub fn memory_mb(&self, kind: &str) -> f64 {
+        memory::of_process(&self.child.id().to_string(), kind)
     }
 
-    /// The most that [`Self::resident_mb`] ever was.
+    /// The most that was resident since it started.
     pub fn peak_mb(&self) -> f64 {
-        self.status_mb("VmHWM:")
+        self.memory_mb("VmHWM")
     }
 
-    fn status_mb(&self, field: &str) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("procfs");
-        let line = status.lines().find(|line| line.starts_with(field)).expect("a field of the kernel's");
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).expect("a number of kB") / 1024.0
+    pub fn resident_mb(&self) -> f64 {
+        self.memory_mb("VmRSS")
     }
 }
 

@@ -13,6 +13,7 @@ use fnhost::store::{Intake, NewRun, Store};
 use serde_json::Value;
 
 use crate::client::{Client, get};
+use crate::goals::{Bound, Goals};
 use crate::project::{Bench, project};
 use crate::server::Server;
 use crate::times::Times;
@@ -23,7 +24,7 @@ const MILLION: usize = 1_000_000;
 /// Runs kept in one transaction's operation while a store is filled.
 const TOGETHER: usize = 200;
 
-pub async fn measure(bench: &Bench) -> String {
+pub async fn measure(bench: &Bench, goals: &mut Goals) -> String {
     let dir = bench.project("lists", &project("retry: false", "{}"));
     eprintln!("lists: storing {MILLION} runs");
     let data = dir.join(".fnhost");
@@ -33,11 +34,12 @@ pub async fn measure(bench: &Bench) -> String {
     let server = Server::start(&dir, &[]);
     let mut client = server.client().await;
     let mut table = format!(
-        "## Lists\n\n50 of {MILLION} runs of 20 workflows, {REQUESTS} times; the database has {} MB. Goal: a p99 below 20 ms.\
+        "## Lists\n\n50 of {MILLION} runs of 20 workflows, {REQUESTS} times; the database has {} MB.\
          \n\n| `GET /api/v1/runs` | p50 ms | p99 ms |\n|---|---|---|\n",
         bytes >> 20
     );
     let page = "/api/v1/runs?limit=50";
+    let mut slowest: f64 = 0.0;
     for (name, path, turn) in [
         ("the first page", page.to_owned(), false),
         ("page after page", page.to_owned(), true),
@@ -46,7 +48,9 @@ pub async fn measure(bench: &Bench) -> String {
     ] {
         let times = pages(&mut client, &path, turn).await;
         let _ = writeln!(table, "| {name} | {} | {} |", times.at(0.5), times.at(0.99));
+        slowest = slowest.max(times.ms(0.99));
     }
+    goals.add("lists of a million runs, p99 ms", Bound::AtMost(20.0), slowest);
     table.push('\n');
     table
 }

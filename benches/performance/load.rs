@@ -70,16 +70,19 @@ pub struct Backlog {
 
 /// Posts so many messages that start a run each, and waits until all of these have ended.
 pub async fn backlog(server: &Server, clients: usize, messages: usize) -> Backlog {
+    backlog_of(server, clients, messages, &post("/inbox", "{}")).await
+}
+
+pub async fn backlog_of(server: &Server, clients: usize, messages: usize, message: &[u8]) -> Backlog {
     let mut client = server.client().await;
     let before = completed(&mut client).await;
-    let message = post("/inbox", "{}");
     let mut connections = server.connect(clients).await;
     let left = Cell::new(messages);
     let started = Instant::now();
     let sent = connections.iter_mut().map(async |client| {
         while left.get() > 0 {
             left.set(left.get() - 1);
-            client.send(&message).await.expect(202);
+            client.send(message).await.expect(202);
         }
     });
     join_all(sent).await;

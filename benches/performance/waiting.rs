@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
+use crate::goals::{Bound, Goals};
 use crate::load::backlog;
 use crate::project::Bench;
 
@@ -18,25 +19,25 @@ const DELAY: Duration = Duration::from_secs(1);
 const MESSAGES: usize = 1000;
 const CLIENTS: usize = 16;
 
-pub async fn measure(bench: &Bench) -> String {
+pub async fn measure(bench: &Bench, goals: &mut Goals) -> String {
     let mut table = format!(
         "## Jobs that wait\n\n{MESSAGES} messages at once, each for a job that GETs (language-http) from a server on this machine \
          that answers after {} s. From the first message until the last run has ended; the second batch finds what the first has \
          left: threads, compiled code, kept isolates. A job that waits holds its isolate and no slot: what a run takes of the \
-         processors decides how many wait at once. Goals: 5 s, and 3 GB.\n\n\
+         processors decides how many wait at once.\n\n\
          | `isolation` | batch | s | requests open at once, at most | CPU of the server per run, ms | peak MB so far |\n\
          |---|---|---|---|---|---|\n",
         DELAY.as_secs()
     );
     for level in ["run", "workflow"] {
         eprintln!("waiting: {level}");
-        LocalSet::new().run_until(batches(bench, level, &mut table)).await;
+        LocalSet::new().run_until(batches(bench, level, &mut table, goals)).await;
     }
     table.push('\n');
     table
 }
 
-async fn batches(bench: &Bench, level: &str, table: &mut String) {
+async fn batches(bench: &Bench, level: &str, table: &mut String, goals: &mut Goals) {
     let remote = Remote::start().await;
     let project = format!(
         "jobs:
@@ -55,11 +56,14 @@ triggers:
     for batch in ["first", "second"] {
         remote.most.set(0);
         let cpu = server.cpu();
-        let ended = backlog(&server, CLIENTS, MESSAGES).await.ended;
+        let ended = backlog(&server, CLIENTS, MESSAGES).await.ended.as_secs_f64();
+        let what = format!("{MESSAGES} jobs at `{level}` that wait 1 s each, {batch} batch");
+        goals.add(&format!("{what}, s"), Bound::AtMost(5.0), ended);
+        goals.add(&format!("{what}, peak MB"), Bound::AtMost(3000.0), server.peak_mb());
         let _ = writeln!(
             table,
             "| `{level}` | {batch} | {:.1} | {} | {:.1} | {:.0} |",
-            ended.as_secs_f64(),
+            ended,
             remote.most.get(),
             (server.cpu() - cpu).as_secs_f64() * 1000.0 / MESSAGES as f64,
             server.peak_mb(),

@@ -1,4 +1,4 @@
-//! The peer: a process of `@openfn/core` on Node for each message.
+//! The peers: a process of `@openfn/core` on Node for each message, and one of `@openfn/runtime` for many.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -40,4 +40,24 @@ pub fn processes(bench: &Bench) -> Option<(f64, Times)> {
         (0..cores).map(start).collect::<Vec<_>>().into_iter().for_each(end);
     }
     Some(((ROUNDS * cores) as f64 / started.elapsed().as_secs_f64(), Times::new(times)))
+}
+
+/// What `@openfn/runtime` does in one process.
+#[derive(serde::Deserialize)]
+pub struct OneProcess {
+    /// Runs a second.
+    pub rate: f64,
+    /// CPU time of a run in microseconds.
+    pub cpu: f64,
+}
+
+/// Runs a compiled job again and again for so many seconds. None without Node.
+pub fn one_process(bench: &Bench, seconds: u32) -> Option<OneProcess> {
+    let peers = npm::peers(&bench.home)?;
+    let code = "import { fn } from '@openfn/language-common';\n\
+                export default [fn(state => ({ ...state, data: { ok: true } }))];\n";
+    let mut node = npm::openfn_runtime(&peers, &bench.write("many.mjs", code), "@openfn/language-common");
+    let output = node.arg(seconds.to_string()).stderr(Stdio::inherit()).output().expect("node starts");
+    assert!(output.status.success(), "the peer failed");
+    Some(serde_json::from_slice(&output.stdout).expect("the peer tells what it did"))
 }

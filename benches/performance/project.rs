@@ -1,11 +1,29 @@
 //! Projects to serve, with their adaptors.
 
+use std::cell::OnceCell;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use fnhost::isolate::{Host, HostOptions, IdleIsolate};
+
 use crate::server::Server;
+
+/// The program.
+pub const FNHOST: &str = env!("CARGO_BIN_EXE_fnhost");
+
+/// What adaptors stand on, each loaded by itself.
+pub const PARTS: &[(&str, &str)] = &[
+    ("lodash", "npm:lodash@4"),
+    ("date-fns", "npm:date-fns@2"),
+    ("undici", "npm:undici@7"),
+    ("ajv", "npm:ajv@8"),
+    ("csv-parse", "npm:csv-parse@5"),
+    ("csvtojson", "npm:csvtojson@2"),
+    ("jsonpath-plus", "npm:jsonpath-plus@10"),
+    ("cheerio", "npm:cheerio@1.0.0-rc.12"),
+];
 
 /// What all sections need.
 pub struct Bench {
@@ -13,8 +31,9 @@ pub struct Bench {
     pub home: PathBuf,
     /// Where adaptors are installed.
     pub store: PathBuf,
-    /// Projects and databases.
+    /// Projects, databases, and files.
     pub dir: tempfile::TempDir,
+    host: OnceCell<(Host, Option<IdleIsolate>)>,
 }
 
 /// A project of one job, with a setting for the job and the criteria of its trigger.
@@ -35,13 +54,36 @@ triggers:
 impl Bench {
     pub fn new() -> Self {
         let home = std::env::temp_dir().join("fnhost-bench");
-        let store = home.join("serve-store");
+        let store = home.join("store");
         std::fs::create_dir_all(&store).expect("a directory for the bench");
-        let mut install = Command::new(env!("CARGO_BIN_EXE_fnhost"));
-        install.args(["install", "common@3.3.4", "http@7.2.10", "--repo-dir"]).arg(&store);
+        let mut install = Command::new(FNHOST);
+        install.args(["install", "common@3.3.4", "http@7.2.10"]).args(PARTS.iter().map(|(_, package)| package));
+        install.arg("--repo-dir").arg(&store);
         assert!(install.status().expect("fnhost starts").success(), "the adaptors cannot be installed");
         let dir = tempfile::tempdir_in(&home).expect("a directory for the projects");
-        Self { home, store, dir }
+        Self { home, store, dir, host: OnceCell::new() }
+    }
+
+    /// Isolates in this process, on both adaptors, loaded together as a server has them.
+    pub fn host(&self) -> &Host {
+        let (host, _) = self.host.get_or_init(|| {
+            let host = Host::new(HostOptions { store: self.store.clone(), ..Default::default() });
+            let adaptors = ["@openfn/language-common", "@openfn/language-http"].map(str::to_owned);
+            host.make_snapshot(Path::new(FNHOST), &adaptors);
+            let kept = host.load_together(&adaptors);
+            (host, kept)
+        });
+        host
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.file(name);
+        std::fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
+        file
     }
 
     /// A new directory of a project, without a database.
