@@ -277,6 +277,8 @@ fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed], cache: 
     options.runs = jobs.in_flight.unwrap_or_else(|| runs_within(options.memory)).max(options.slots);
     options.spares = jobs.spares.unwrap_or(2 * options.slots);
     options.kept.most = jobs.kept;
+    // What waits must leave room for what runs; when memory is short, it goes first anyway.
+    options.kept.memory = options.memory / 2;
     let limits = Limits {
         wall: jobs.timeout.0,
         heap: jobs.memory.bytes(),
