@@ -94,7 +94,7 @@ pub const METRICS: &[Metric] = &[
         ISOLATES_RETIRED,
         Kind::Counter,
         &[],
-        "Isolates not kept for a further run, for what the last one left under way or how it ended",
+        "Isolates not kept for a further run, for what the last one left under way, what it changed, or how it ended",
     ),
     metric(ISOLATE_RUNS, Kind::Counter, &["start"], "Runs in isolates: warm (made ahead), cold, or kept"),
     metric(HEAP, Kind::Histogram(BYTES), &[], "V8 heap in use at the end of an attempt, in bytes"),
