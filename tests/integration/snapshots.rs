@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::server::Setup;
-use crate::support::{Run, http_server, store};
+use crate::support::{Run, http_server};
 
 /// What the last of several runs with one adaptor makes of its state, and each before it.
 fn runs(adaptor: &str, job: &str, times: usize) -> Vec<Value> {
@@ -92,14 +92,15 @@ fn one_that_was_cut_is_made_anew() {
 #[test]
 fn one_holds_what_runs_were_seen_to_load() {
     // The first run that needs more tells so, the next shows what it is, and those after it find it there.
-    let heavy = "export const load = () => 'the heavy part';";
+    let heavy = "exports.load = () => 'the heavy part';";
     let adaptor = "
-        import { load } from './heavy.js';
+        import heavy from './heavy.cjs';
+        const { load } = heavy;
         export const light = () => (state) => ({ ...state, data: 'light' });
         export const use = () => (state) => ({ ...state, data: load() });
     ";
     let run = Run::of("job.js", "").local_adaptor("test", adaptor).env("FNHOST_REPO_DIR", "store");
-    let mut run = run.file("adaptors/test/heavy.js", heavy);
+    let mut run = run.file("adaptors/test/heavy.cjs", heavy);
     for (job, data, is_held) in [
         ("light()", "light", false),
         ("use()", "the heavy part", false),
@@ -129,19 +130,6 @@ fn a_client_of_http_in_one_answers_waits_and_gives_up_as_ever() {
     let late = run("get('/slow/60000', { timeout: 1500 })").go().failure();
     assert_eq!(late["details"]["code"], "UND_ERR_HEADERS_TIMEOUT", "{late}");
     assert!(run("get('/slow/1200', { timeout: 20000 })").go().data().is_object());
-}
-
-#[test]
-fn the_common_adaptor_is_evaluated_once() {
-    Run::of("job.js", "fn(state => state)").adaptor("common").go().completed();
-    let packs = fs::read_dir(store().join("node_modules/.fnhost/packs")).unwrap().flatten();
-    let of_common = |name: &str| name.starts_with("language-common-") && name.ends_with(".snapshot");
-    let file =
-        packs.map(|file| file.path()).find(|file| of_common(&file.file_name().unwrap().to_string_lossy())).unwrap();
-    // lodash is most of what it evaluates. V8 keeps its text in two bytes a character.
-    let text: Vec<u8> =
-        "Released under MIT license <https://lodash.com/license>".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    assert!(fs::read(file).unwrap().windows(text.len()).any(|window| window == text));
 }
 
 #[test]

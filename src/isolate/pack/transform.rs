@@ -167,8 +167,9 @@ fn literal_argument(call: &CallExpr) -> Option<String> {
 /// Where an import declaration or `import(…)` leads: its number, and what is there.
 pub type Slots = HashMap<String, (usize, TargetKind)>;
 
-/// Rewrites an ES module as a function body. With `lazy`, imports with bindings wait until a binding is read; without,
-/// they are evaluated in order before the body as the language says.
+/// Rewrites an ES module as a function body. With `lazy`, imports with bindings wait until a binding is read, or a constant
+/// that is part of one, as in `const { get } = lodash`; without, they are evaluated in order before the body as the language
+/// says.
 pub fn module_body(parsed: &ParsedSource, slots: &Slots, lazy: bool) -> String {
     let deno_ast::ProgramRef::Module(module) = parsed.program_ref() else {
         return parsed.text().to_string();
@@ -179,7 +180,12 @@ pub fn module_body(parsed: &ParsedSource, slots: &Slots, lazy: bool) -> String {
             rewrite.bind(import);
         }
     }
-    for item in &module.body {
+    let constants = if lazy { Constants::of(module) } else { Constants::default() };
+    let (parts, rest): (Vec<_>, Vec<_>) = module.body.iter().partition(|item| rewrite.bind_parts(item, &constants));
+    for part in parts {
+        rewrite.blank(part.span());
+    }
+    for item in rest {
         match item {
             ModuleItem::ModuleDecl(declaration) => rewrite.declaration(declaration, lazy),
             ModuleItem::Stmt(statement) => statement.visit_with(&mut rewrite),
@@ -222,6 +228,52 @@ struct Read {
     expression: String,
     /// It is a property, so that a call of it would pass the object as `this`.
     property: bool,
+    /// It is what a CommonJS module exports.
+    exports: bool,
+}
+
+/// Names that are bound once and never assigned to.
+#[derive(Default)]
+struct Constants(HashMap<Id, u32>);
+
+impl Constants {
+    fn of(module: &Module) -> Self {
+        let mut constants = Self::default();
+        module.visit_with(&mut constants);
+        constants
+    }
+
+    fn has(&self, name: &Ident) -> bool {
+        self.0.get(&name.to_id()) == Some(&1)
+    }
+
+    fn count(&mut self, name: &Ident) {
+        *self.0.entry(name.to_id()).or_default() += 1;
+    }
+}
+
+impl Visit for Constants {
+    // In declarations and in what is assigned to.
+    fn visit_binding_ident(&mut self, name: &BindingIdent) {
+        self.count(&name.id);
+    }
+
+    fn visit_fn_decl(&mut self, function: &FnDecl) {
+        self.count(&function.ident);
+        function.visit_children_with(self);
+    }
+
+    fn visit_class_decl(&mut self, class: &ClassDecl) {
+        self.count(&class.ident);
+        class.visit_children_with(self);
+    }
+
+    fn visit_update_expr(&mut self, update: &UpdateExpr) {
+        if let Expr::Ident(name) = &*update.arg {
+            self.count(name);
+        }
+        update.visit_children_with(self);
+    }
 }
 
 fn range(span: Span) -> Range<usize> {
@@ -271,9 +323,9 @@ impl<'a> Rewrite<'a> {
     fn access((slot, kind): (usize, TargetKind), name: &str) -> Read {
         match kind {
             TargetKind::Value if matches!(name, "default" | "module.exports") => {
-                Read { expression: format!("fnhost$import({slot})"), property: false }
+                Read { expression: format!("fnhost$import({slot})"), property: false, exports: true }
             }
-            _ => Read { expression: format!("fnhost$import({slot}){}", member(name)), property: true },
+            _ => Read { expression: format!("fnhost$import({slot}){}", member(name)), property: true, exports: false },
         }
     }
 
@@ -282,7 +334,7 @@ impl<'a> Rewrite<'a> {
             TargetKind::Value => format!("fnhost$namespace({slot})"),
             TargetKind::Namespace => format!("fnhost$import({slot})"),
         };
-        Read { expression, property: false }
+        Read { expression, property: false, exports: false }
     }
 
     fn bind(&mut self, import: &ImportDecl) {
@@ -298,6 +350,32 @@ impl<'a> Rewrite<'a> {
             };
             self.bindings.insert(local.to_id(), read);
         }
+    }
+
+    /// Reads the constants of `const { name, other: local } = imported` from the import each time that they are read.
+    /// False if the item is something else.
+    fn bind_parts(&mut self, item: &ModuleItem, constants: &Constants) -> bool {
+        let ModuleItem::Stmt(Stmt::Decl(Decl::Var(declaration))) = item else { return false };
+        let [VarDeclarator { name: Pat::Object(pattern), init: Some(init), .. }] = &declaration.decls[..] else {
+            return false;
+        };
+        let Expr::Ident(imported) = &**init else { return false };
+        let Some(Read { expression, exports: true, .. }) = self.read(imported) else { return false };
+        let part = |property: &ObjectPatProp| {
+            let (name, local) = match property {
+                ObjectPatProp::Assign(AssignPatProp { key, value: None, .. }) => (key.sym.to_string(), &key.id),
+                ObjectPatProp::KeyValue(KeyValuePatProp { key: PropName::Ident(key), value }) => match &**value {
+                    Pat::Ident(local) => (key.sym.to_string(), &local.id),
+                    _ => return None,
+                },
+                _ => return None,
+            };
+            let read = Read { expression: format!("{expression}{}", member(&name)), property: true, exports: false };
+            constants.has(local).then(|| (local.to_id(), read))
+        };
+        let Some(parts) = pattern.props.iter().map(part).collect::<Option<Vec<_>>>() else { return false };
+        self.bindings.extend(parts);
+        true
     }
 
     /// Evaluates an import before the body.
@@ -460,7 +538,7 @@ impl<'a> Rewrite<'a> {
         let Expr::Ident(name) = callee else { return false };
         let Some(read) = self.read(name) else { return false };
         let call = match &read {
-            Read { property: false, expression } => expression.clone(),
+            Read { property: false, expression, .. } => expression.clone(),
             // At the beginning of a statement a parenthesis would go on with the line above.
             Read { expression, .. } if self.statement == Some(name.span.lo) => format!("fnhost$method({expression})"),
             Read { expression, .. } => format!("(0,{expression})"),
