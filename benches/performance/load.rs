@@ -61,6 +61,21 @@ pub async fn one_at_a_time(client: &mut Client, request: &[u8], warm_up: usize, 
     Times::new(times)
 }
 
+/// Long enough for an isolate to be made.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// As [`one_at_a_time`], with a pause before each, in which the server does nothing.
+pub async fn one_now_and_then(client: &mut Client, request: &[u8], count: usize) -> Times {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        tokio::time::sleep(PAUSE).await;
+        let one = Instant::now();
+        client.send(request).await.expect(201);
+        times.push(one.elapsed());
+    }
+    Times::new(times)
+}
+
 /// A number of messages that were posted at once.
 pub struct Backlog {
     pub posted: Duration,

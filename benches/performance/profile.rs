@@ -141,6 +141,7 @@ triggers:
 "
     );
     let dir = bench.project("profile", &text);
+    bench.show(Server::start(&dir, &[])).await;
     let server = Server::start_with(&dir, &["--log", "debug", "--log-json"], &[("DENO_STARTUP_PHASES", "1")]);
     let mut client = server.client().await;
     let message = post("/inbox?wait=30s", "{}");

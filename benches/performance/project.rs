@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use fnhost::isolate::{Host, HostOptions, IdleIsolate};
 
+use crate::client::post;
 use crate::jobs::job;
+use crate::load::one_at_a_time;
 use crate::server::Server;
 
 /// The program.
@@ -119,6 +121,12 @@ impl Bench {
     /// A server of a new project.
     pub fn serve(&self, name: &str, text: &str, args: &[&str]) -> Server {
         Server::start(&self.project(name, text), args)
+    }
+
+    /// Has a server's runs show what the snapshot of the next one on these adaptors is to hold.
+    pub async fn show(&self, server: Server) {
+        one_at_a_time(&mut server.client().await, &post("/inbox?wait=30s", "{}"), 0, 4).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
     }
 
     /// Resident memory of a server that may have so many spares, when it has as many as there are sets of adaptors.

@@ -10,9 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
-use crate::client::post;
 use crate::goals::{Bound, Goals};
-use crate::load::{backlog, one_at_a_time};
+use crate::load::backlog;
 use crate::project::Bench;
 
 /// How long the remote system takes for an answer.
@@ -55,11 +54,7 @@ triggers:
 ",
         remote.address
     );
-    // Its runs show what the snapshot of the next server is to hold.
-    let before = bench.serve("waiting", &project, &[]);
-    one_at_a_time(&mut before.client().await, &post("/inbox?wait=30s", "{}"), 0, 4).await;
-    tokio::time::sleep(DELAY).await;
-    drop(before);
+    bench.show(bench.serve("waiting", &project, &[])).await;
     let server = bench.serve("waiting", &project, settings);
     server.isolates_ahead(1).await;
     let name = if settings.is_empty() { format!("`{level}`") } else { format!("`{level}`, `{}`", settings.join(" ")) };
