@@ -108,10 +108,9 @@ impl AdaptorSet {
 
     /// An isolate for a run that is to explore, if one is: nothing is loaded in it, so that the run shows what it needs.
     pub(super) fn plan_to_explore(&self, heap: usize) -> Option<Plan> {
-        let habits = self.pack.as_ref()?.habits();
+        let is_wanted = self.pack.as_ref()?.wants_exploration();
         // Without a snapshot, every run does.
-        let explores =
-            self.snapshot.is_some() && habits.want_exploration() && !self.is_explored.swap(true, Ordering::Relaxed);
+        let explores = self.snapshot.is_some() && is_wanted && !self.is_explored.swap(true, Ordering::Relaxed);
         explores.then(|| Plan { snapshot: None, ..self.plan_for_work(heap) })
     }
 

@@ -11,6 +11,7 @@ mod capacity;
 mod clear_up;
 mod conditions;
 mod custody;
+mod entry_points;
 mod error;
 mod evaluator;
 pub mod hash_seed;

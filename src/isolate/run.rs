@@ -15,6 +15,7 @@ use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, FeatureChecker, deno_core};
 
 use super::calls::Calls;
+use super::entry_points::EntryPoints;
 use super::error::{Hide, JobSource, RunError, Severity, Thrown, classify};
 use super::hash_seed;
 use super::host::Host;
@@ -893,88 +894,6 @@ fn no_stdio() -> Result<Stdio, String> {
 fn job_url(name: &str) -> Result<Url, String> {
     Url::parse(&format!("job:/{}", name.replace([' ', '?', '#', '%'], "_")))
         .map_err(|error| format!("{name} is no usable job name: {error}"))
-}
-
-/// The host's JavaScript functions; see the end of `js/host.js`.
-pub(super) struct EntryPoints {
-    prepare: v8::Global<v8::Function>,
-    setup: v8::Global<v8::Function>,
-    load_ahead: v8::Global<v8::Function>,
-    compile_ahead: v8::Global<v8::Function>,
-    rehearse: v8::Global<v8::Function>,
-    intercept: v8::Global<v8::Function>,
-    trace: v8::Global<v8::Function>,
-    evaluate_job: v8::Global<v8::Function>,
-    run: v8::Global<v8::Function>,
-    evaluated: v8::Global<v8::Function>,
-    pub watch: v8::Global<v8::Function>,
-    pub close: v8::Global<v8::Function>,
-    pub put_back: v8::Global<v8::Function>,
-    pub clear_up: v8::Global<v8::Function>,
-}
-
-impl EntryPoints {
-    /// Takes the functions and removes the name they were left under.
-    fn pick_up(runtime: &mut deno_core::JsRuntime) -> Self {
-        let context = runtime.main_context();
-        deno_core::scope!(scope, runtime);
-        let global = v8::Local::new(scope, context).global(scope);
-        let name = v8::String::new(scope, "__fnhost").expect("a short string").into();
-        let host = global.get(scope, name).and_then(|host| host.to_object(scope)).expect("host.js has run");
-        let function = |name| {
-            let key = v8::String::new(scope, name).expect("a short string").into();
-            let function = host.get(scope, key).expect("host.js exports it");
-            let function: v8::Local<v8::Function> = function.try_into().expect("host.js exports functions");
-            v8::Global::new(scope, function)
-        };
-        let functions = Self {
-            prepare: function("prepare"),
-            setup: function("setup"),
-            load_ahead: function("loadAhead"),
-            compile_ahead: function("compileAhead"),
-            rehearse: function("rehearse"),
-            intercept: function("intercept"),
-            trace: function("trace"),
-            evaluate_job: function("evaluateJob"),
-            run: function("run"),
-            evaluated: function("evaluated"),
-            watch: function("watch"),
-            close: function("close"),
-            put_back: function("putBack"),
-            clear_up: function("clearUp"),
-        };
-        global.delete(scope, name);
-        functions
-    }
-
-    /// Calls a function that is done when it returns.
-    pub(super) fn call(
-        &self,
-        runtime: &mut deno_core::JsRuntime,
-        function: &v8::Global<v8::Function>,
-        arguments: &[v8::Global<v8::Value>],
-    ) -> Result<(), String> {
-        self.ask(runtime, function, arguments).map(drop)
-    }
-
-    /// The same. Returns the text that the function returns, if any.
-    pub(super) fn ask(
-        &self,
-        runtime: &mut deno_core::JsRuntime,
-        function: &v8::Global<v8::Function>,
-        arguments: &[v8::Global<v8::Value>],
-    ) -> Result<Option<String>, String> {
-        deno_core::scope!(scope, runtime);
-        let function = v8::Local::new(scope, function);
-        let arguments: Vec<_> = arguments.iter().map(|argument| v8::Local::new(scope, argument)).collect();
-        let this = v8::undefined(scope).into();
-        v8::tc_scope!(scope, scope);
-        if let Some(answer) = function.call(scope, this, &arguments) {
-            return Ok(answer.is_string().then(|| answer.to_rust_string_lossy(scope)));
-        }
-        let message = scope.exception().map(|e| e.to_rust_string_lossy(scope)).unwrap_or_default();
-        Err(format!("the host's own JavaScript failed: {message}"))
-    }
 }
 
 /// Whether one of the runtime's own scripts is an ES module.

@@ -221,6 +221,11 @@ impl Pack {
         self.habits.lock().expect("habits").clone()
     }
 
+    /// Whether the next run is to show what it loads. Asked for each run.
+    pub fn wants_exploration(&self) -> bool {
+        self.habits.lock().expect("habits").want_exploration()
+    }
+
     /// Remembers what a run loaded. `whole` is set if it had an isolate in which nothing was loaded before.
     pub fn learn(&self, footprint: &Footprint, whole: bool) {
         if self.habits.lock().expect("habits").learn(footprint, whole) {
