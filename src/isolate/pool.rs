@@ -5,11 +5,11 @@
 //! with the parts of the runtime loaded and the adaptors' code compiled that the run before needed. No code of an
 //! adaptor has run in a spare: what an adaptor finds when it is loaded, such as the time, is of its run.
 //!
-//! Spares are made one at a time, and only while a slot is free: a pool at its limit has better use for the processor. When
-//! memory is short, spares and kept isolates go first.
+//! Spares are made one at a time, a moment after a run has begun or ended, and only while a slot is free: a pool at its limit
+//! has better use for the processor. When memory is short, spares and kept isolates go first.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -57,6 +57,9 @@ impl Default for PoolOptions {
     }
 }
 
+/// How long a spare is not made after a run was given one. Most runs take less, and what is made beside one takes the
+/// processor from it and from those who bring its answer.
+const SPARE_DELAY: Duration = Duration::from_millis(3);
 /// How often a caller who waits looks whether there is memory again.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often memory is looked for while it is short: it takes some milliseconds.
@@ -107,6 +110,8 @@ struct Pool {
     spares: Mutex<Spares<IsolateThread>>,
     kept: Mutex<Kept<IsolateThread>>,
     draining: CancellationToken,
+    /// Spares are going to be looked after.
+    will_tend: AtomicBool,
     /// When memory was last looked for.
     room_made: Mutex<Option<Instant>>,
     running: AtomicUsize,
@@ -126,6 +131,7 @@ impl IsolatePool {
             spares: Mutex::new(Spares::new(options.spares_per_set, options.spares)),
             kept: Mutex::new(Kept::new(options.kept)),
             draining: CancellationToken::new(),
+            will_tend: AtomicBool::new(false),
             room_made: Mutex::default(),
             running: AtomicUsize::new(0),
             created: AtomicU64::new(0),
@@ -283,7 +289,7 @@ impl Pool {
         isolate.isolate.give(Order { job, state, sink, asked, warm, part: Some(part), report });
         // Nobody else gives this isolate a run: if it is not to be kept, it ends after this one.
         let kept = lodging.map(|lodging| (lodging, isolate));
-        self.tend();
+        self.tend_soon();
         match custody::watch(outcome, &self.host.threads, vigil, cancel).await {
             Ok(mut outcome) => {
                 if let Some((lodging, isolate)) = kept {
@@ -362,6 +368,20 @@ impl Pool {
             release_memory();
         }
         self.slots.look_again();
+    }
+
+    /// As [`Self::tend`], when the run that has just taken a spare or ended is likely to have been answered.
+    fn tend_soon(self: &Arc<Self>) {
+        if self.spares().wanted().is_none() || self.will_tend.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let pool = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(SPARE_DELAY).await;
+            let Some(pool) = pool.upgrade() else { return };
+            pool.will_tend.store(false, Ordering::Release);
+            pool.tend();
+        });
     }
 
     /// Makes one more spare if one is wanted and there is a slot that nobody waits for, and when it is made looks again.
@@ -467,7 +487,7 @@ impl Slot {
             let outcome = pool.supervise(asked, job, state, sink, turn.part(), &token).await;
             drop(running);
             drop(turn);
-            pool.tend();
+            pool.tend_soon();
             outcome
         };
         Running { run: Some(Box::pin(run)), cancel, runtime: Handle::current() }
