@@ -207,10 +207,8 @@ impl Graph<'_> {
                 let specifiers = file.imports.fixed.iter().chain(&file.imports.dynamic);
                 module_body(parsed, &self.slots(file, specifiers), lazy)
             }
-            Some(parsed) if !file.imports.dynamic.is_empty() || file.imports.computed => {
-                script_body(parsed, &self.slots(file, &file.imports.dynamic))
-            }
-            _ => file.text.clone(),
+            Some(parsed) => script_body(parsed, &self.slots(file, &file.imports.dynamic)),
+            None => file.text.clone(),
         };
         Module {
             path: file.path.clone(),

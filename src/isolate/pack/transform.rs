@@ -2,8 +2,9 @@
 //!
 //! V8 evaluates a module graph whole and eagerly: an adaptor that imports lodash, date-fns, undici and ajv pays for
 //! all of them although most jobs use none. As a function, a module can be compiled from a code cache by itself and
-//! its imports can wait until one of their bindings is first read. Only text around imports, exports and references
-//! to imported names is touched, and line breaks are kept, so stack traces still point into the package's own file.
+//! its imports can wait until one of their bindings is first read. Only comments and text around imports, exports and
+//! references to imported names are touched, and line breaks are kept, so stack traces still point into the package's own
+//! file.
 //!
 //! What stands in for the syntax are parameters of the function ([`MODULE_PARAMETERS`]), under names that minifiers
 //! do not make up.
@@ -196,14 +197,14 @@ pub fn module_body(parsed: &ParsedSource, slots: &Slots, lazy: bool) -> String {
         rewrite.edits.push((0..2, "//".into()));
     }
     let head = rewrite.head();
-    rewrite.edited(head)
+    rewrite.edited(parsed, head)
 }
 
-/// A CommonJS module as a function body: only `import(…)` is touched, which leads to ES modules of the pack.
+/// A CommonJS module as a function body: besides comments only `import(…)` is touched, which leads to ES modules of the pack.
 pub fn script_body(parsed: &ParsedSource, slots: &Slots) -> String {
     let mut rewrite = Rewrite::new(parsed, slots);
     visit_program(parsed, &mut rewrite);
-    rewrite.edited(String::new())
+    rewrite.edited(parsed, String::new())
 }
 
 struct Rewrite<'a> {
@@ -515,8 +516,9 @@ impl<'a> Rewrite<'a> {
         head
     }
 
-    fn edited(mut self, head: String) -> String {
+    fn edited(mut self, parsed: &ParsedSource, head: String) -> String {
         self.edits.sort_by_key(|(range, _)| (range.start, range.end));
+        self.take_out_comments(parsed);
         let mut code = head;
         code.reserve(self.text.len() + 64 * self.edits.len());
         let mut cursor = 0;
@@ -527,6 +529,28 @@ impl<'a> Rewrite<'a> {
         }
         code.push_str(&self.text[cursor..]);
         code
+    }
+
+    /// Comments are most of many packages, and V8 keeps the text of what it may have to compile in each isolate. What stands
+    /// behind one stays where it was.
+    fn take_out_comments(&mut self, parsed: &ParsedSource) {
+        let mut comments: Vec<_> = parsed.comments().get_vec().iter().map(|comment| range(comment.span)).collect();
+        comments.sort_by_key(|range| range.start);
+        comments.dedup();
+        let mut cursor = 0;
+        let mut taken_out = Vec::with_capacity(comments.len());
+        for comment in comments {
+            // The edits before it, which are in order too.
+            cursor += self.edits[cursor..].iter().take_while(|(edit, _)| edit.end <= comment.start).count();
+            let is_edited = self.edits.get(cursor).is_some_and(|(edit, _)| edit.start < comment.end);
+            if let Some(with) = without_comment(self.text, &comment)
+                && !is_edited
+            {
+                taken_out.push((comment, with));
+            }
+        }
+        self.edits.extend(taken_out);
+        self.edits.sort_by_key(|(range, _)| (range.start, range.end));
     }
 
     fn read(&self, name: &Ident) -> Option<Read> {
@@ -546,6 +570,20 @@ impl<'a> Rewrite<'a> {
         self.edits.push((range(name.span), call));
         true
     }
+}
+
+/// What to put in the place of a comment: its line breaks, and white space as wide as its last line if something follows in
+/// that. None if it is to stay.
+fn without_comment(text: &str, comment: &Range<usize>) -> Option<String> {
+    let (before, within, after) = (&text[..comment.start], &text[comment.clone()], &text[comment.end..]);
+    // Some functions have nothing but a comment, and read it: that was a way to write several lines of text.
+    if !within.starts_with(['/']) || (before.trim_end().ends_with('{') && after.trim_start().starts_with('}')) {
+        return None;
+    }
+    let lines: Vec<&str> = within.split('\n').collect();
+    let rest = after.split('\n').next().unwrap_or_default();
+    let width = if rest.trim().is_empty() { 0 } else { lines[lines.len() - 1].encode_utf16().count() };
+    Some(format!("{}{}", "\n".repeat(lines.len() - 1), " ".repeat(width)))
 }
 
 /// Behind those of `words` with which `text` begins, in this order, white space and comments between them included.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use deno_core::{Extension, JsRuntimeForSnapshot, RuntimeOptions, v8};
+use deno_core::{Extension, ExtensionFileSource, FastStaticString, JsRuntimeForSnapshot, RuntimeOptions, v8};
 use deno_resolver::npm::{DenoInNpmPackageChecker, NpmResolver};
 use deno_runtime::deno_fs::RealFs;
 use deno_runtime::deno_node::{self, ContextInitMode};
@@ -22,6 +22,9 @@ use crate::isolate::run::bootstrap_options;
 
 /// What of the runtime is evaluated in a snapshot while nothing is known of the runs, with all that it needs in turn.
 const USUAL_PARTS: &[&str] = &["node:process", "node:module", "node:buffer", "node:timers"];
+
+/// What the runtime has around a script that is loaded late.
+const WRAPPER: (&str, &str) = ("\"use strict\"; return (", ");");
 
 /// Stack of the thread that takes one, as that of isolates.
 const STACK: usize = 8 << 20;
@@ -54,8 +57,28 @@ fn extensions(host: &Host) -> Vec<Extension> {
             _ => {}
         }
     }
-    extensions.push(ops::fnhost::init());
+    extensions.push(with_sources(ops::fnhost::init()));
     extensions
+}
+
+/// The host's extension as if the scripts that the runtime's own snapshot leaves out were its own. Their text then stands
+/// beside the snapshot, where all isolates read it, and not in it, from where each would copy it into its heap.
+fn with_sources(extension: Extension) -> Extension {
+    let files = |sources: &[(&'static str, &'static str)]| -> Vec<_> {
+        let file = |&(specifier, text): &(&'static str, &'static str)| {
+            // The runtime wraps it again.
+            let text = text.strip_prefix(WRAPPER.0).and_then(|text| text.strip_suffix(WRAPPER.1)).unwrap_or(text);
+            // Lives as long as the process, which makes one snapshot.
+            let text = Box::leak(Box::new(v8::String::create_external_onebyte_const(text.as_bytes())));
+            ExtensionFileSource::new(specifier, FastStaticString::new(text))
+        };
+        sources.iter().map(file).collect()
+    };
+    Extension {
+        lazy_loaded_js_files: files(deno_snapshots::RESIDUAL_LAZY_JS).into(),
+        lazy_loaded_esm_files: files(deno_snapshots::RESIDUAL_LAZY_ESM).into(),
+        ..extension
+    }
 }
 
 fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]>, String> {

@@ -77,7 +77,13 @@ impl<'a> Reader<'a> {
 /// is known here.
 pub fn complete(blob: &[u8]) -> Option<Box<[u8]>> {
     let first = Tail::read(deno_snapshots::CLI_SNAPSHOT?, "deno_web_worker")?;
-    let second = Tail::read(blob, "fnhost")?;
+    let mut second = Tail::read(blob, "fnhost")?;
+    // The last texts are those of `with_sources`. It leaves out modules that its own code loaded late, too.
+    let late = [deno_snapshots::RESIDUAL_LAZY_ESM, deno_snapshots::RESIDUAL_LAZY_JS];
+    let at = second.source_texts.len().checked_sub(late[0].len() + late[1].len())?;
+    for (place, (_, text)) in second.source_texts[at..].iter_mut().zip(late[0]) {
+        *place = text.as_bytes();
+    }
     let mut whole = blob[..second.at].to_vec();
     whole.extend_from_slice(&first.ops.to_le_bytes());
     whole.extend_from_slice(&first.sources.to_le_bytes());
