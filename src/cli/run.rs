@@ -230,6 +230,11 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
     let install = (!args.packages.no_install).then_some(&install);
     let adaptors = prepare::adaptors(&store, &args.adaptors, install, logger)?;
     let host = prepare::host(&store, &adaptors, ca_file, None);
+    let limits = args.limits.limits();
+    let specifiers: Vec<_> = adaptors.iter().map(|adaptor| adaptor.specifier.clone()).collect();
+    if !args.test {
+        host.start_early(&specifiers, limits.heap);
+    }
     let compiled = prepare::compile(&host, &job, &adaptors, Dialect::Module, logger)?;
     logger.info(Source::Cli, &introduction(&job, &adaptors));
     for operation in &compiled.operations {
@@ -237,7 +242,6 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
         logger.debug(Source::Compiler, &format!("Operation {order}: {name} on line {line}"));
     }
 
-    let specifiers: Vec<_> = adaptors.into_iter().map(|adaptor| adaptor.specifier).collect();
     let prepared = start.elapsed();
     let outcome = host.run(
         Job {
@@ -246,7 +250,7 @@ fn try_run(args: &Args, logger: &mut Logger) -> Result<Exit, Failure> {
             source: job.source.clone(),
             compiled,
             adaptors: specifiers.clone(),
-            limits: args.limits.limits(),
+            limits,
             network,
             test: args.test,
             hide: Some(logger.hider()),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Instant;
 
 use super::authorities::Authorities;
@@ -53,6 +53,34 @@ pub struct Host {
     /// A set that others are part of, which they are loaded from.
     whole: Arc<OnceLock<Arc<AdaptorSet>>>,
     adaptors: Arc<Mutex<HashMap<AdaptorKey, Preparation>>>,
+    head_start: Arc<Mutex<Option<HeadStart>>>,
+}
+
+/// An isolate that is made while the pack of its adaptors is read. Dropped without having been used, it is waited for: with
+/// it goes what all isolates of a process share, and the process must not end in the middle of its making.
+struct HeadStart {
+    isolate: Option<IsolateThread>,
+    threads: Threads,
+    key: AdaptorKey,
+    /// Fingerprint of the pack that the snapshot belongs to.
+    pack: u64,
+    snapshot: Kept,
+    heap: usize,
+}
+
+impl HeadStart {
+    fn suits(&self, plan: &Plan) -> bool {
+        let snapshot = plan.snapshot.map(<[u8]>::as_ptr);
+        snapshot == Some(self.snapshot.snapshot.as_ptr()) && plan.heap == self.heap && plan.purpose == Purpose::Work
+    }
+}
+
+impl Drop for HeadStart {
+    fn drop(&mut self) {
+        if self.isolate.take().is_some() {
+            self.threads.end();
+        }
+    }
 }
 
 /// Sorted import specifiers.
@@ -155,7 +183,32 @@ impl Host {
             threads: Threads::default(),
             buffers: Arc::default(),
             adaptors: Arc::default(),
+            head_start: Arc::default(),
         }
+    }
+
+    /// Begins with an isolate for a run with these adaptors and this limit of the heap in bytes, before they are ready. For
+    /// a process with one run. Does nothing where it is not known yet what that run's isolate is to start from.
+    pub fn start_early(&self, specifiers: &[String], heap: usize) {
+        let key = adaptor_key(specifiers);
+        if self.without_packs {
+            return;
+        }
+        let Some(title) = self.places(&pack_name(&key)).find_map(|file| pack::title(&file)) else { return };
+        let Some(snapshot) = snapshot::load(&self.snapshot_file(&key), title.fingerprint) else { return };
+        if title.wants_exploration {
+            return;
+        }
+        let plan = Plan { snapshot: Some(snapshot.snapshot), purpose: Purpose::Work, ..Plan::plain(heap) };
+        // A host of its own: the isolate must not keep what ends it.
+        let host = Self { head_start: Arc::default(), ..self.clone() };
+        let isolate = IsolateThread::start(&host, plan).ok();
+        let (threads, pack) = (self.threads.clone(), title.fingerprint);
+        *self.head_start() = Some(HeadStart { isolate, threads, key, pack, snapshot, heap });
+    }
+
+    fn head_start(&self) -> MutexGuard<'_, Option<HeadStart>> {
+        self.head_start.lock().expect("nothing panics while it holds the head start")
     }
 
     /// Gets a set of adaptors ready: from memory, from disk, or by loading them once in an isolate of their own to
@@ -215,7 +268,7 @@ impl Host {
             Ok(pack) => (Some(Arc::new(pack)), None),
             Err(reason) => (None, Some(reason)),
         };
-        let snapshot = pack.as_ref().and_then(|pack| snapshot::load(&self.snapshot_file(key), pack));
+        let snapshot = pack.as_ref().and_then(|pack| self.snapshot(key, pack));
         let file = self.place(&pack_name(key));
         AdaptorSet {
             exports,
@@ -225,6 +278,16 @@ impl Host {
             footprint: Mutex::default(),
             is_explored: AtomicBool::default(),
             file,
+        }
+    }
+
+    /// The snapshot for a pack, if there is one. One that an isolate starts from already is not mapped again: a process can
+    /// only use one.
+    fn snapshot(&self, key: &AdaptorKey, pack: &Pack) -> Option<Kept> {
+        let early = self.head_start();
+        match &*early {
+            Some(early) if early.key == *key && early.pack == pack.fingerprint => Some(early.snapshot),
+            _ => snapshot::load(&self.snapshot_file(key), pack.fingerprint),
         }
     }
 
@@ -405,14 +468,16 @@ impl Host {
     fn run_in(&self, plan: Plan, job: Job, state: String, sink: LogSink) -> Outcome {
         let asked = Instant::now();
         let limits = job.limits.clone();
-        let isolate = match IsolateThread::start(self, plan) {
+        let pack = plan.pack.clone();
+        let early = self.head_start().take().filter(|early| early.suits(&plan)).and_then(|mut early| early.isolate.take());
+        let isolate = match early.map_or_else(|| IsolateThread::start(self, plan), Ok) {
             Ok(isolate) => isolate,
             Err(error) => return Outcome::failed(error),
         };
         let vigil = Vigil::new(isolate.tripwire.clone(), limits);
         let (sender, outcome) = mpsc::sync_channel(1);
         let report = Box::new(move |outcome| drop(sender.send(outcome)));
-        isolate.give(Order { job, state, sink, asked, warm: false, part: None, report });
+        isolate.give(Order { job, state, sink, asked, warm: false, part: None, pack, report });
         custody::wait(&outcome, &self.threads, vigil).unwrap_or_else(Outcome::failed)
     }
 }

@@ -75,6 +75,8 @@ pub struct Order {
     pub warm: bool,
     /// None: nobody counts who computes.
     pub part: Option<Part>,
+    /// For an isolate that was made before it was known.
+    pub pack: Option<Arc<Pack>>,
     pub report: Report,
 }
 
@@ -189,7 +191,8 @@ async fn make_and_serve(
     };
     let mut idle = None;
     loop {
-        let Order { job, state, sink, asked, warm, part, report } = wait(orders, idle, &mut isolate)?;
+        let Order { job, state, sink, asked, warm, part, pack, report } = wait(orders, idle, &mut isolate)?;
+        pack.iter().for_each(|pack| isolate.use_pack(pack));
         seat.take(part);
         let mut stats = RunStats { warm, waited: asked.elapsed(), ..RunStats::default() };
         if warm {

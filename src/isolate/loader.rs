@@ -42,8 +42,9 @@ pub struct JobModule {
 
 pub struct JobLoader {
     packages: Arc<Packages>,
-    pack: Option<Arc<Pack>>,
-    caches: Option<CodeCaches>,
+    /// Empty where there is none, or until there is.
+    pack: OnceCell<Arc<Pack>>,
+    caches: OnceCell<CodeCaches>,
     /// Empty until the isolate takes its job.
     job: OnceCell<JobModule>,
     /// The runtime's own scripts that were loaded, in order.
@@ -57,15 +58,22 @@ fn refused(message: String) -> ModuleLoaderError {
 }
 
 impl JobLoader {
-    /// Without `caches`, none are used for the runtime's own scripts, and none made.
-    pub fn new(packages: Arc<Packages>, pack: Option<Arc<Pack>>, caches: Option<CodeCaches>) -> Self {
+    pub fn new(packages: Arc<Packages>) -> Self {
         Self {
             packages,
-            pack,
-            caches,
+            pack: OnceCell::new(),
+            caches: OnceCell::new(),
             job: OnceCell::new(),
             scripts: RefCell::default(),
             has_loaded_package: Cell::new(false),
+        }
+    }
+
+    /// Gives it a pack to load from, once. Without `caches`, none are used for the runtime's own scripts, and none made.
+    pub fn use_pack(&self, pack: Arc<Pack>, caches: Option<CodeCaches>) {
+        assert!(self.pack.set(pack).is_ok(), "an isolate has one pack");
+        if let Some(caches) = caches {
+            let _ = self.caches.set(caches);
         }
     }
 
@@ -108,7 +116,7 @@ impl JobLoader {
                 job.adaptors.join(", ")
             )));
         }
-        if self.pack.as_ref().is_some_and(|pack| pack.entries.contains_key(specifier)) {
+        if self.pack.get().is_some_and(|pack| pack.entries.contains_key(specifier)) {
             return Url::parse(&format!("{ADAPTOR_URL}{specifier}")).map_err(JsErrorBox::from_err);
         }
         self.packages.resolve_for_job(specifier)
@@ -132,7 +140,7 @@ impl JobLoader {
     /// Source of the module that hands over an adaptor of the pack. It names only what the job mentions, because
     /// reading an export evaluates what it needs.
     fn hand_over(&self, specifier: &str) -> Option<String> {
-        let entry = self.pack.as_ref()?.entries.get(specifier)?;
+        let entry = self.pack.get()?.entries.get(specifier)?;
         let job = &self.job.get()?.source;
         let whole_namespace = job.contains("* as") || job.contains("import(");
         let mut constants = format!("const $ = globalThis.__fnhostAdaptor({})", entry.module);
@@ -240,7 +248,7 @@ impl ModuleLoader for JobLoader {
     // this program, so the specifier alone is the key; a pack belongs to one build.
     fn get_code_cache(&self, specifier: &ModuleSpecifier, _source: &str) -> Option<SourceCodeCacheInfo> {
         self.scripts.borrow_mut().push(specifier.as_str().to_owned());
-        let data = self.caches.as_ref()?.get(specifier.as_str()).map(Cow::from);
+        let data = self.caches.get()?.get(specifier.as_str()).map(Cow::from);
         // Without data, or with data that V8 does not accept, an answer asks for a new cache.
         Some(SourceCodeCacheInfo { hash: 0, data })
     }
@@ -251,7 +259,7 @@ impl ModuleLoader for JobLoader {
         _hash: u64,
         code_cache: &[u8],
     ) -> Pin<Box<dyn Future<Output = ()>>> {
-        if let Some(caches) = &self.caches {
+        if let Some(caches) = self.caches.get() {
             caches.put(specifier.as_str(), code_cache.into());
         }
         Box::pin(async {})

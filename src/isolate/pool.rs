@@ -286,7 +286,7 @@ impl Pool {
         let vigil = Vigil::new(isolate.isolate.tripwire.clone(), job.limits.clone());
         let (sender, outcome) = oneshot::channel();
         let report = Box::new(move |outcome| drop(sender.send(outcome)));
-        isolate.isolate.give(Order { job, state, sink, asked, warm, part: Some(part), report });
+        isolate.isolate.give(Order { job, state, sink, asked, warm, part: Some(part), pack: None, report });
         // Nobody else gives this isolate a run: if it is not to be kept, it ends after this one.
         let kept = lodging.map(|lodging| (lodging, isolate));
         self.tend_soon();

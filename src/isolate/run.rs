@@ -223,7 +223,14 @@ pub(super) struct Isolate {
     /// When the last run ended.
     rested_since: Instant,
     /// Ends after all the others.
-    _stay: Stay,
+    stay: Stay,
+}
+
+/// Has a loader use a pack, and gives what the host's ops need of it.
+fn pack_in_use(loader: &JobLoader, packages: Arc<Packages>, pack: &Arc<Pack>, stay: &Stay) -> PackInUse {
+    let caches = CodeCaches::new(pack.clone(), stay.snapshot.is_some());
+    loader.use_pack(pack.clone(), Some(caches.clone()));
+    PackInUse::new(pack.clone(), packages, caches)
 }
 
 /// How long an isolate must have waited for a run to look at its connections first.
@@ -284,8 +291,8 @@ impl Isolate {
         let start = Instant::now();
         hash_seed::get();
         let mut stay = Stay::begin(plan.snapshot);
-        let caches = plan.pack.clone().map(|pack| CodeCaches::new(pack, stay.snapshot.is_some()));
-        let loader = Rc::new(JobLoader::new(host.packages.clone(), plan.pack.clone(), caches.clone()));
+        let loader = Rc::new(JobLoader::new(host.packages.clone()));
+        let pack_in_use = plan.pack.as_ref().map(|pack| pack_in_use(&loader, host.packages.clone(), pack, &stay));
         let buffers = BufferAccount::new(tripwire.clone(), host.buffers.clone());
         let services = WorkerServiceOptions {
             blob_store: Arc::new(BlobStore::default()),
@@ -330,9 +337,7 @@ impl Isolate {
             let mut state = state.borrow_mut();
             state.put(WorkingDirectory(host.packages.directory().to_string_lossy().into_owned()));
             state.put(buffers.clone());
-            if let (Some(pack), Some(caches)) = (plan.pack.clone(), caches) {
-                state.put(PackInUse::new(pack, host.packages.clone(), caches));
-            }
+            pack_in_use.into_iter().for_each(|pack| state.put(pack));
             state.put(WatcherExitHandle(handle));
         }
         let heap_tripwire = tripwire.clone();
@@ -361,7 +366,7 @@ impl Isolate {
             is_bare: stay.snapshot.is_none(),
             runs: 0,
             rested_since: Instant::now(),
-            _stay: stay,
+            stay,
         };
         let made_host = Instant::now();
         isolate.get_ready(&plan.footprint);
@@ -371,6 +376,16 @@ impl Isolate {
             isolate.rehearse()?;
         }
         Ok((isolate, making))
+    }
+
+    /// Gives it a pack, unless it has one.
+    pub fn use_pack(&mut self, pack: &Arc<Pack>) {
+        if self.pack.is_some() {
+            return;
+        }
+        let in_use = pack_in_use(&self.loader, self.packages.clone(), pack, &self.stay);
+        self.worker.js_runtime.op_state().borrow_mut().put(in_use);
+        self.pack = Some(pack.clone());
     }
 
     /// Does ahead what a run with this footprint would do later. What cannot be done ahead shows when the run does it.

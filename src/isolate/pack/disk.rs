@@ -1,9 +1,10 @@
-//! Packs on disk: a JSON header of fixed meaning, then all sources and code caches in one block.
+//! Packs on disk: a title, a JSON header of fixed meaning, then all sources and code caches in one block.
 //!
 //! A pack belongs to one build of fnhost and one state of the package files; anything else is rebuilt, never mended.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,17 @@ use serde::{Deserialize, Serialize};
 use super::super::hash_seed;
 use super::{Code, Entry, Habits, Kind, Module, Pack, Target, is_unchanged};
 use crate::isolate::mapped::mapped;
+
+/// What can be known of a pack on disk before it is read.
+pub struct Title {
+    /// That of the pack.
+    pub fingerprint: u64,
+    /// Whether the next run is to explore.
+    pub wants_exploration: bool,
+}
+
+/// Bytes of a title: fingerprint, exploration, and length of the header, as numbers of 64 bits.
+const TITLE: usize = 24;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -38,11 +50,28 @@ pub fn build_id() -> String {
     format!("{version} v8 {} seed {}", deno_core::v8::VERSION_STRING, hash_seed::get())
 }
 
+/// Of the pack at `path`, whatever build it belongs to.
+pub fn title(path: &Path) -> Option<Title> {
+    let mut bytes = [0; TITLE];
+    File::open(path).ok()?.read_exact(&mut bytes).ok()?;
+    let [fingerprint, wants_exploration, _] = numbers(&bytes);
+    Some(Title { fingerprint, wants_exploration: wants_exploration != 0 })
+}
+
+fn numbers(title: &[u8; TITLE]) -> [u64; 3] {
+    let mut numbers = [0; 3];
+    for (number, bytes) in numbers.iter_mut().zip(title.chunks_exact(8)) {
+        *number = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    }
+    numbers
+}
+
 /// Reads the pack at `path`. None if there is none, it belongs to another build, or a package file has changed.
 pub fn load(path: &Path) -> Option<Pack> {
     let bytes = mapped(path).ok()?;
-    let (length, rest) = bytes.split_first_chunk::<8>()?;
-    let (header, sources) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
+    let (title, rest) = bytes.split_first_chunk::<TITLE>()?;
+    let [_, _, length] = numbers(title);
+    let (header, sources) = rest.split_at_checked(length as usize)?;
     let header: Header = serde_json::from_slice(header).ok()?;
     if header.build != build_id() {
         return None;
@@ -141,7 +170,8 @@ pub fn to_bytes(pack: &Pack) -> std::io::Result<Vec<u8>> {
         habits: pack.habits(),
     };
     let header = serde_json::to_vec(&header)?;
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    let title = [pack.fingerprint, pack.wants_exploration().into(), header.len() as u64];
+    let mut bytes: Vec<u8> = title.into_iter().flat_map(u64::to_le_bytes).collect();
     bytes.extend(header);
     for module in &pack.modules {
         bytes.extend(module.source);

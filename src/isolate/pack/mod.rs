@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::job_function::JobFunction;
 pub use build::build;
-pub use disk::{build_id, load, store, to_bytes};
+pub use disk::{build_id, load, store, title, to_bytes};
 pub use habits::Habits;
 pub use transform::{MODULE_PARAMETERS, SCRIPT_PARAMETERS, module_imports};
 
@@ -153,6 +153,8 @@ pub struct Pack {
     pub modules: Vec<Module>,
     /// Import specifier → adaptor.
     pub entries: HashMap<String, Entry>,
+    /// Names the files of the pack, and their versions.
+    pub fingerprint: u64,
     code: RwLock<HashMap<String, Code>>,
     habits: Mutex<Habits>,
     /// Something was learned since [`Self::take_learned`].
@@ -174,6 +176,7 @@ impl Pack {
         dirty: bool,
     ) -> Self {
         Self {
+            fingerprint: fingerprint(&modules),
             modules,
             entries,
             code: RwLock::new(code),
@@ -239,15 +242,6 @@ impl Pack {
         self.learned.swap(false, Ordering::AcqRel)
     }
 
-    /// Names the files of the pack, and their versions.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        for module in &self.modules {
-            (&module.path, module.kind as u8, module.stamp).hash(&mut hasher);
-        }
-        hasher.finish()
-    }
-
     /// Drops all code caches.
     pub fn forget_code(&self) {
         self.code.write().expect("code cache").clear();
@@ -257,6 +251,14 @@ impl Pack {
     pub fn take_dirty(&self) -> bool {
         self.dirty.swap(false, Ordering::AcqRel)
     }
+}
+
+fn fingerprint(modules: &[Module]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for module in modules {
+        (&module.path, module.kind as u8, module.stamp).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Whether a file is as it was when it had this stamp. It may have been in an archive since, such as a layer of an image:

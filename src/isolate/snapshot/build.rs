@@ -90,9 +90,11 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]
     let _entered = event_loop.enter();
     // Without it, no object of the runtime could be made that is also one of Rust's.
     let cpp_heap = v8::cppgc::Heap::create(v8::V8::get_current_platform(), v8::cppgc::HeapCreateParams::default());
+    let loader = JobLoader::new(host.packages.clone());
     // V8 makes no code caches while a snapshot is taken, so the loader gets none.
+    loader.use_pack(pack.clone(), None);
     let mut runtime = JsRuntimeForSnapshot::try_new(RuntimeOptions {
-        module_loader: Some(Rc::new(JobLoader::new(host.packages.clone(), Some(pack.clone()), None))),
+        module_loader: Some(Rc::new(loader)),
         startup_snapshot: deno_snapshots::CLI_SNAPSHOT,
         residual_lazy_js_sources: deno_snapshots::RESIDUAL_LAZY_JS,
         residual_lazy_esm_sources: deno_snapshots::RESIDUAL_LAZY_ESM,

@@ -24,8 +24,9 @@ pub struct Kept {
     pub habits: u64,
 }
 
-/// The snapshot at `path`. None if there is none, it belongs to another build or pack, or was cut.
-pub fn load(path: &Path, pack: &Pack) -> Option<Kept> {
+/// The snapshot at `path`. None if there is none, it belongs to another build or pack than the one with this fingerprint,
+/// or was cut.
+pub fn load(path: &Path, pack: u64) -> Option<Kept> {
     let (page, snapshot) = mapped(path).ok()?.split_at_checked(PAGE)?;
     let habits = u64::from_le_bytes(page[HABITS].try_into().ok()?);
     (page == page_of(snapshot, pack, habits)).then_some(Kept { snapshot, habits })
@@ -34,7 +35,7 @@ pub fn load(path: &Path, pack: &Pack) -> Option<Kept> {
 /// Writes a snapshot to `path`, whole or not at all.
 pub fn store(snapshot: &[u8], path: &Path, pack: &Pack) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(&page_of(snapshot, pack, pack.habits().fingerprint()))?;
+    file.write_all(&page_of(snapshot, pack.fingerprint, pack.habits().fingerprint()))?;
     file.write_all(snapshot)?;
     // A file that is there after the power failed must be whole: V8 ends where it reads a damaged one.
     file.as_file().sync_all()?;
@@ -45,8 +46,8 @@ pub fn store(snapshot: &[u8], path: &Path, pack: &Pack) -> io::Result<()> {
 }
 
 /// What a snapshot was made by, of and for, and its bytes, by which one that was cut is known.
-fn page_of(snapshot: &[u8], pack: &Pack, habits: u64) -> Vec<u8> {
-    let mut page = format!("{} pack {:016x} bytes {}", build_id(), pack.fingerprint(), snapshot.len()).into_bytes();
+fn page_of(snapshot: &[u8], pack: u64, habits: u64) -> Vec<u8> {
+    let mut page = format!("{} pack {pack:016x} bytes {}", build_id(), snapshot.len()).into_bytes();
     page.resize(PAGE, 0);
     page[HABITS].copy_from_slice(&habits.to_le_bytes());
     page
