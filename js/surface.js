@@ -401,6 +401,7 @@ export function close() {
   const timers = listTimers();
   for (let at = 0; at < timers.length; at++) cancel(timers[at]);
   const left = timers.length > 0 ? listTimers().length : 0;
+  restarted.clear();
   if (left > 0) trace ??= "the run left a timer of the runtime's own";
   if (size > 0) return "connections";
   return timers.length > left ? "timers" : undefined;
@@ -413,9 +414,28 @@ function cancel(number) {
   const { getActiveTimer, kDestroy } = loadNodeTimers();
   const timer = getActiveTimer(number);
   if (timer !== undefined) return timer[kDestroy]();
+  const again = restarted.get(number);
+  if (again !== undefined) return core.cancelTimer(again);
   // As a function, which wants no object.
   const { clearTimeout } = loadWebTimers();
   clearTimeout(number);
+}
+
+// Timers of the run that were started again, by number. One that does so when it fires, as clients for HTTP have it, is gone
+// from Node's list afterwards, and fires all the same.
+const restarted = new SafeMap();
+
+function watchTimers() {
+  const timer = globalThis.setTimeout(() => {}, 0);
+  globalThis.clearTimeout(timer);
+  const prototype = ObjectGetPrototypeOf(timer);
+  const { refresh } = prototype;
+  prototype.refresh = function () {
+    const result = FunctionPrototypeCall(refresh, this);
+    const { _timer: started } = this;
+    restarted.set(started._timerId, started);
+    return result;
+  };
 }
 
 function watchConnections(prototype) {
@@ -511,6 +531,7 @@ export function begin(timers) {
   }
   loadParts();
   guardBuiltins(guardPart);
+  watchTimers();
   for (const key of ReflectOwnKeys(globalThis)) admitWhenRead(key);
   admit([globalThis, runtime, ...hidden()]);
   for (const key of ["exitCode", "title"]) noteSetting(process, key);

@@ -131,9 +131,10 @@ pub struct JobConfig {
     #[arg(long, value_name = "N", env = "FNHOST_SPARES")]
     pub spares: Option<usize>,
 
-    /// Isolates kept for a further run, of workflows with `isolation: module` or `workflow`
-    #[arg(long, value_name = "N", env = "FNHOST_KEPT", default_value_t = 16)]
-    pub kept: usize,
+    /// Isolates kept for a further run, of workflows with `isolation: module` or `workflow` [default: what half of
+    /// --total-memory holds]
+    #[arg(long, value_name = "N", env = "FNHOST_KEPT")]
+    pub kept: Option<usize>,
 
     /// How long one attempt of a job may take
     #[arg(long, value_name = "TIME", env = "FNHOST_TIMEOUT", default_value = "5m")]

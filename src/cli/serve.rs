@@ -276,7 +276,7 @@ fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed], cache: 
     options.memory = jobs.total_memory.map_or(options.memory, |memory| memory.bytes());
     options.runs = jobs.in_flight.unwrap_or_else(|| runs_within(options.memory)).max(options.slots);
     options.spares = jobs.spares.unwrap_or(2 * options.slots);
-    options.kept.most = jobs.kept;
+    options.kept.most = jobs.kept.unwrap_or(options.kept.most);
     // What waits must leave room for what runs; when memory is short, it goes first anyway.
     options.kept.memory = options.memory / 2;
     let limits = Limits {

@@ -199,7 +199,12 @@ impl Host {
         if title.wants_exploration {
             return;
         }
-        let plan = Plan { snapshot: Some(snapshot.snapshot), purpose: Purpose::Work, ..Plan::plain(heap) };
+        let plan = Plan {
+            snapshot: Some(snapshot.snapshot),
+            purpose: Purpose::Work,
+            ends_with_process: true,
+            ..Plan::plain(heap)
+        };
         // A host of its own: the isolate must not keep what ends it.
         let host = Self { head_start: Arc::default(), ..self.clone() };
         let isolate = IsolateThread::start(&host, plan).ok();
@@ -469,7 +474,8 @@ impl Host {
         let asked = Instant::now();
         let limits = job.limits.clone();
         let pack = plan.pack.clone();
-        let early = self.head_start().take().filter(|early| early.suits(&plan)).and_then(|mut early| early.isolate.take());
+        let early =
+            self.head_start().take().filter(|early| early.suits(&plan)).and_then(|mut early| early.isolate.take());
         let isolate = match early.map_or_else(|| IsolateThread::start(self, plan), Ok) {
             Ok(isolate) => isolate,
             Err(error) => return Outcome::failed(error),

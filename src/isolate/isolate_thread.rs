@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub footprint: Arc<Footprint>,
     /// What the isolate's first run is to tell beside its outcome.
     pub purpose: Purpose,
+    /// Its process ends after its run, so taking it down would be for nothing.
+    pub ends_with_process: bool,
 }
 
 /// What an isolate's first run shows.
@@ -60,7 +63,14 @@ pub enum Purpose {
 impl Plan {
     /// An isolate with nothing in it, from the runtime's own snapshot.
     pub fn plain(heap: usize) -> Self {
-        Self { snapshot: None, pack: None, heap, footprint: Arc::default(), purpose: Purpose::Listing }
+        Self {
+            snapshot: None,
+            pack: None,
+            heap,
+            footprint: Arc::default(),
+            purpose: Purpose::Listing,
+            ends_with_process: false,
+        }
     }
 }
 
@@ -206,6 +216,13 @@ async fn make_and_serve(
             report(outcome);
             idle = Some(IDLE);
             continue;
+        }
+        if plan.ends_with_process {
+            outcome.stats.cpu = clock.now() - cpu;
+            report(outcome);
+            loop {
+                thread::park();
+            }
         }
         let start = Instant::now();
         drop(isolate);

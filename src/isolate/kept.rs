@@ -76,7 +76,13 @@ pub struct KeptOptions {
 
 impl Default for KeptOptions {
     fn default() -> Self {
-        Self { most: 16, memory: 1 << 30, runs: 10_000, age: Duration::from_secs(3600), idle: Duration::from_secs(60) }
+        Self {
+            most: usize::MAX,
+            memory: 1 << 30,
+            runs: 10_000,
+            age: Duration::from_secs(3600),
+            idle: Duration::from_secs(60),
+        }
     }
 }
 

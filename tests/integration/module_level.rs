@@ -199,6 +199,24 @@ fn timers_of_a_run_end_with_it() {
     assert_eq!((runs_in_kept_isolates(&server).as_str(), retired(&server).as_str()), ("2", "1"));
 }
 
+#[test]
+fn a_timer_that_starts_itself_again_ends_with_its_run() {
+    let job = "import { track } from '@openfn/language-tracker';
+      export default [track(), state => new Promise(resolve => {
+        const timer = setTimeout(() => {
+          console.log(`again of ${state.data.name}`);
+          timer.refresh();
+        }, 10).unref();
+        setTimeout(resolve, 35, state);
+      })];";
+    let server = serve(&project(MODULE, job));
+    for name in ["first", "second", "third"] {
+        let lines = log(&server, &run(&server, &json!({ "name": name }), "completed"));
+        assert!(lines.len() >= 3 && lines[1..].iter().all(|line| *line == format!("again of {name}")), "{lines:?}");
+    }
+    assert_eq!((runs_in_kept_isolates(&server).as_str(), retired(&server).as_str()), ("2", "0"), "{}", server.log());
+}
+
 /// A server that keeps its connections open, and counts them. Its port.
 fn patient(connections: &Arc<AtomicUsize>) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
