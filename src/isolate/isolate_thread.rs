@@ -32,7 +32,7 @@ use super::threads::Done;
 const LARGE: usize = 16 * MIB;
 
 /// How long an isolate that is kept waits until it gives back memory.
-const IDLE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(20);
 
 /// What an isolate is made for.
 pub struct Plan {

@@ -87,7 +87,7 @@ impl Default for KeptOptions {
 }
 
 /// What an isolate takes besides what its runs hold.
-const BARE: usize = 16 << 20;
+const BARE: usize = 4 << 20;
 
 /// An isolate with its history.
 pub struct Aged<T> {

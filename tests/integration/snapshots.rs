@@ -204,6 +204,61 @@ fn adaptors_that_v8_cannot_write_down_are_loaded_by_each_run() {
 }
 
 #[test]
+fn parts_that_are_loaded_in_a_snapshot_compile_the_rest_of_themselves_in_the_runs() {
+    // The server's first snapshot is made before there was a run, so its runs call functions that none has called yet.
+    let setup = Setup::new(
+        "
+jobs:
+  look: { adaptor: test=./test, trigger: any, expression: 'fn(state => ({ ...state, data: look() }))' }
+triggers:
+  any: { criteria: {} }
+",
+    );
+    let manifest =
+        json!({ "name": "@test/test", "version": "1.0.0", "type": "module", "main": "index.js" }).to_string();
+    let adaptor = "
+        import { createRequire, isBuiltin } from 'node:module';
+        import timers from 'node:timers';
+        const require = createRequire(import.meta.url);
+        export const fn = (f) => (state) => f(state);
+        export const look = () => {
+          clearTimeout(timers.setTimeout(() => {}, 1000).refresh());
+          const sources = [process.memoryUsage, process.emitWarning, Buffer.prototype.swap16, isBuiltin, timers.clearImmediate];
+          return [
+            process.platform, isBuiltin('fs'), Buffer.from('late').swap16().toString('latin1'), Buffer.from([1, 2]).readInt16BE(),
+            require('node:querystring').stringify({ a: 1 }), require('node:util').format('%s', 1),
+            sources.every((source) => /^(async )?(function|\\w+\\()[^]*\\}$/.test(source.toString())),
+          ];
+        };
+    ";
+    fs::create_dir_all(setup.path("test")).unwrap();
+    let server = setup.file("test/package.json", &manifest).file("test/index.js", adaptor).start();
+    for _ in 0..3 {
+        let run = server.run_in(&server.send_one(&json!({})), "completed");
+        let found = json!(["linux", true, "alet", 258, "a=1", "1", true]);
+        assert_eq!(server.output(&run, "look")["data"], found);
+    }
+}
+
+#[test]
+fn an_isolate_that_was_begun_for_an_adaptor_as_it_was_has_no_run() {
+    let adaptor = |version: u32| format!("export const look = () => (state) => ({{ ...state, version: {version} }});");
+    let mut run = Run::of("job.js", "look()").local_adaptor("test", &adaptor(1)).env("FNHOST_REPO_DIR", "store");
+    for version in [1, 2] {
+        run = run.file("adaptors/test/index.js", &adaptor(version));
+        for _ in 0..3 {
+            assert_eq!(run.go().completed()["version"], version);
+        }
+    }
+    // It is waited for: V8 must not be at work when its process ends.
+    run = run.file("job.js", "look(");
+    for _ in 0..5 {
+        let ran = run.go().expect(3);
+        assert!(ran.stderr.contains("expression expected") && !ran.stderr.contains("panicked"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn an_adaptor_of_a_server_changes_nothing_for_jobs_without_it() {
     let project = "
 jobs:
