@@ -11,8 +11,9 @@ use std::time::Duration;
 use deno_core::PollEventLoopOptions;
 
 use super::calls::Calls;
+use super::job::{Job, RunContext};
 use super::kept::Finds;
-use super::run::{Isolate, Job, RunContext};
+use super::run::Isolate;
 
 /// How long an isolate may take to come to rest.
 const REST: Duration = Duration::from_millis(5);

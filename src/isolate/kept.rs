@@ -10,7 +10,7 @@ use std::{fmt, mem};
 
 use sha2::{Digest as _, Sha256};
 
-use super::run::Job;
+use super::job::Job;
 
 /// The runs that may have the same isolate, one after the other.
 #[derive(Clone, Copy, PartialEq, Eq)]

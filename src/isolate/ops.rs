@@ -14,12 +14,12 @@ use deno_error::JsErrorBox;
 use super::blobs::op_fnhost_blob_part;
 use super::calls::{op_fnhost_call_begin, op_fnhost_call_end};
 use super::intercept::Request;
+use super::job::RunContext;
 use super::limits::Limit;
 use super::machine;
 use super::pack::{CodeCaches, Kind, MODULE_PARAMETERS, Pack, SCRIPT_PARAMETERS, Target};
 use super::packages::Packages;
 use super::phases::Loading;
-use super::run::RunContext;
 use crate::compile::{HOST_GLOBALS, LANGUAGE_GLOBALS};
 
 /// Kinds of script a call can come from; `js/host.js` knows the numbers.

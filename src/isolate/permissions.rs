@@ -17,6 +17,9 @@ pub enum Network {
     Only(Vec<String>),
 }
 
+/// No network.
+pub const NOTHING: &Network = &Network::Only(Vec::new());
+
 impl Network {
     /// Why a host in the list cannot be understood, if one cannot.
     pub fn check(&self) -> Result<(), String> {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::run::RunStats;
+use super::job::RunStats;
 
 /// The making of an isolate.
 #[derive(Clone, Copy, Debug)]

@@ -23,9 +23,9 @@ use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
 use super::host::{AdaptorKey, AdaptorSet, Host, adaptor_key};
 use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
+use super::job::{Job, LogSink, Outcome};
 use super::kept::{Aged, Kept, KeptOptions, Lodging};
 use super::limits::{Limits, Stop};
-use super::run::{Job, LogSink, Outcome};
 use super::slots::{Bounds, Group, Part, Slots, Turn};
 use super::spares::{Kind, Spares};
 

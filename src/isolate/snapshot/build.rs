@@ -17,7 +17,7 @@ use crate::isolate::loader::JobLoader;
 use crate::isolate::machine::WorkingDirectory;
 use crate::isolate::ops::{self, PackInUse};
 use crate::isolate::pack::{CodeCaches, Evaluated, Pack};
-use crate::isolate::permissions::{self, Network};
+use crate::isolate::permissions;
 use crate::isolate::run::bootstrap_options;
 
 /// What of the runtime is evaluated in a snapshot while nothing is known of the runs, with all that it needs in turn.
@@ -108,7 +108,7 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]
         let state = runtime.op_state();
         let mut state = state.borrow_mut();
         state.put(WorkingDirectory(host.packages.directory().to_string_lossy().into_owned()));
-        state.put(permissions::container(host.packages.readable(), &Network::Only(Vec::new()))?);
+        state.put(permissions::container(host.packages.readable(), permissions::NOTHING)?);
         state.put(runtime_ops::TestingFeaturesEnabled(false));
         state.put(Arc::new(FeatureChecker::default()));
         state.put(bootstrap_options());

@@ -9,8 +9,12 @@
 //! or a random number, and not what V8 or the runtime cannot write down. A *rehearsal* finds out (`js/snapshot.js`), and
 //! leaves the rest to the runs.
 //!
+//! V8 writes a text into a snapshot, from where each isolate copies it, unless its address is in a list that is the same
+//! for whoever reads the snapshot. So the sources of the runtime's scripts stand beside it ([`sidecar`]), and those of
+//! packages, which cannot, are kept short: packs have no comments.
+//!
 //! All isolates of a process share V8's read-only heap, which is that of the first one. V8 moves into it what cannot
-//! change when it takes a snapshot: names, sources, templates. So only one snapshot of ours can be used in a process,
+//! change when it takes a snapshot: names, templates. So only one snapshot of ours can be used in a process,
 //! beside the runtime's, whose read-only heap is the beginning of it; [`Stay`] sees to it. A server therefore has one
 //! for all its adaptors. And snapshots are made in a process of their own ([`workshop`]), also because V8 ends a process
 //! that it cannot make one in.
