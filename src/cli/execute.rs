@@ -111,6 +111,11 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
     let adaptors = [adaptor];
     let host = prepare::host(&store, &adaptors, ca_file, None);
 
+    let limits = Limits::default();
+    let specifiers = [adaptors[0].specifier.clone()];
+    if !args.test {
+        host.start_early(&specifiers, limits.heap);
+    }
     print(&banner(&adaptors[0]));
     let compiled = match prepare::compile(&host, &job, &adaptors, Dialect::Script, &logger) {
         Ok(compiled) => compiled,
@@ -126,8 +131,8 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
             step: job.step.clone(),
             source: job.source.clone(),
             compiled,
-            adaptors: vec![adaptors[0].specifier.clone()],
-            limits: Limits::default(),
+            adaptors: specifiers.to_vec(),
+            limits,
             network: Network::Open,
             test: args.test,
             hide: Some(logger.hider()),
@@ -142,7 +147,7 @@ fn try_run(args: &Args) -> Result<ExitCode, Failure> {
         },
     );
     host.save_packs();
-    snapshots::make_after(&host, &[adaptors[0].specifier.clone()]);
+    snapshots::make_after(&host, &specifiers);
     if let Some(error) = &outcome.error {
         eprintln!("{}", logger.hide(&report::render(error, &job.step, &job.source)));
         return Ok(Exit::Failed.into());
