@@ -572,18 +572,22 @@ impl<'a> Rewrite<'a> {
     }
 }
 
-/// What to put in the place of a comment: its line breaks, and white space as wide as its last line if something follows in
-/// that. None if it is to stay.
+/// What to put in the place of a comment: its line breaks, which may end a statement, and white space as wide as its last
+/// line if something follows in that. None if it is to stay.
 fn without_comment(text: &str, comment: &Range<usize>) -> Option<String> {
+    const BREAKS: [char; 4] = ['\n', '\r', '\u{2028}', '\u{2029}'];
     let (before, within, after) = (&text[..comment.start], &text[comment.clone()], &text[comment.end..]);
     // Some functions have nothing but a comment, and read it: that was a way to write several lines of text.
-    if !within.starts_with(['/']) || (before.trim_end().ends_with('{') && after.trim_start().starts_with('}')) {
+    if !within.starts_with('/') || (before.trim_end().ends_with('{') && after.trim_start().starts_with('}')) {
         return None;
     }
-    let lines: Vec<&str> = within.split('\n').collect();
-    let rest = after.split('\n').next().unwrap_or_default();
-    let width = if rest.trim().is_empty() { 0 } else { lines[lines.len() - 1].encode_utf16().count() };
-    Some(format!("{}{}", "\n".repeat(lines.len() - 1), " ".repeat(width)))
+    let mut replacement: String = within.matches(BREAKS).collect();
+    let rest = after.split(BREAKS).next().unwrap_or_default();
+    if !rest.trim().is_empty() {
+        let last_line = within.rsplit(BREAKS).next().unwrap_or_default();
+        replacement.extend(last_line.encode_utf16().map(|_| ' '));
+    }
+    Some(replacement)
 }
 
 /// Behind those of `words` with which `text` begins, in this order, white space and comments between them included.
