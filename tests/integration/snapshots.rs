@@ -20,6 +20,21 @@ fn runs(adaptor: &str, job: &str, times: usize) -> Vec<Value> {
     states
 }
 
+/// A server with a job `look`, whose output is what this expression gives, and the manifest of its adaptor in `test`.
+fn one_job(expression: &str) -> Setup {
+    let setup = Setup::new(&format!(
+        "
+jobs:
+  look: {{ adaptor: test=./test, trigger: any, expression: 'fn(state => ({{ ...state, data: {expression} }}))' }}
+triggers:
+  any: {{ criteria: {{}} }}
+"
+    ));
+    let manifest = json!({ "name": "@test/test", "version": "1.0.0", "type": "module", "main": "index.js" });
+    fs::create_dir(setup.path("test")).unwrap();
+    setup.file("test/package.json", &manifest.to_string())
+}
+
 /// What an adaptor computes when it is loaded, in three runs.
 fn loaded(import: &str, value: &str) -> Vec<Value> {
     let operation = "export const look = () => (state) => ({ ...state, loaded });";
@@ -206,16 +221,7 @@ fn adaptors_that_v8_cannot_write_down_are_loaded_by_each_run() {
 #[test]
 fn parts_that_are_loaded_in_a_snapshot_compile_the_rest_of_themselves_in_the_runs() {
     // The server's first snapshot is made before there was a run, so its runs call functions that none has called yet.
-    let setup = Setup::new(
-        "
-jobs:
-  look: { adaptor: test=./test, trigger: any, expression: 'fn(state => ({ ...state, data: look() }))' }
-triggers:
-  any: { criteria: {} }
-",
-    );
-    let manifest =
-        json!({ "name": "@test/test", "version": "1.0.0", "type": "module", "main": "index.js" }).to_string();
+    let setup = one_job("look()");
     let adaptor = "
         import { createRequire, isBuiltin } from 'node:module';
         import timers from 'node:timers';
@@ -231,8 +237,7 @@ triggers:
           ];
         };
     ";
-    fs::create_dir_all(setup.path("test")).unwrap();
-    let server = setup.file("test/package.json", &manifest).file("test/index.js", adaptor).start();
+    let server = setup.file("test/index.js", adaptor).start();
     for _ in 0..3 {
         let run = server.run_in(&server.send_one(&json!({})), "completed");
         let found = json!(["linux", true, "alet", 258, "a=1", "1", true]);
@@ -297,16 +302,7 @@ triggers:
 #[test]
 fn a_server_starts_from_the_snapshot_that_it_has_had_made() {
     // The package that reads the clock while it loads, as above, shows where it was evaluated.
-    let setup = Setup::new(
-        "
-jobs:
-  look: { adaptor: test=./test, trigger: any, expression: 'fn(state => ({ ...state, data: now }))' }
-triggers:
-  any: { criteria: {} }
-",
-    );
-    let manifest =
-        json!({ "name": "@test/test", "version": "1.0.0", "type": "module", "main": "index.js" }).to_string();
+    let setup = one_job("now");
     let adaptor = "
         import lodash from 'lodash';
         export const { now } = lodash;
@@ -314,7 +310,6 @@ triggers:
     ";
     fs::create_dir_all(setup.path("test/node_modules/lodash")).unwrap();
     let mut server = setup
-        .file("test/package.json", &manifest)
         .file("test/index.js", adaptor)
         .file(
             "test/node_modules/lodash/package.json",
