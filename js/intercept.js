@@ -8,6 +8,7 @@
 // refused; whatever else exists is refused by the run's permissions, which allow no network at all.
 
 import { core } from "ext:core/mod.js";
+import { leaveToUndici } from "ext:fnhost/http_client.js";
 
 // Of a body this much is shown.
 const SHOWN = 4096;
@@ -25,6 +26,7 @@ const module = (name) => core.createLazyLoader(name)();
 // names and values in turns.
 export function intercept(show) {
   interceptFetch(show);
+  leaveToUndici();
   interceptSockets(show);
 }
 

@@ -4,6 +4,7 @@
 // shape of what modules see. A module is known by its number in the pack.
 
 import { core, primordials } from "ext:core/mod.js";
+import { undici } from "ext:fnhost/http_client.js";
 import * as runtime from "ext:fnhost/runtime.js";
 
 const { op_fnhost_compile, op_fnhost_find, op_fnhost_loading, op_fnhost_resolve, op_fnhost_scope_names } = core.ops;
@@ -129,7 +130,12 @@ export function guardBuiltins(by) {
   for (const name of ObjectKeys(builtins)) builtins[name] = guard(name, builtins[name]);
 }
 
+// What the modules that the host puts into packs ask for; `isolate::pack::build` writes them.
+const HOST_PART = "fnhost:http";
+const hostPart = ObjectFreeze({ __proto__: null, undici: (load, loadErrors) => undici(load, loadErrors, builtin) });
+
 export function builtin(name) {
+  if (name === HOST_PART) return hostPart;
   const watched = observer?.onBuiltin(name);
   if (watched !== undefined) return watched;
   const known = builtins[name];

@@ -1,10 +1,12 @@
 // A run that is part of a trace: its HTTP requests carry the trace context along, in the header `traceparent`, so that
 // the systems it calls can tell what called them. A header that the job set itself stays what it is.
 //
-// Requests leave by three doors: the global `fetch`, `node:http`, and undici, which speaks HTTP by itself. The last two
-// announce requests on Node's diagnostics channels, which were made for this; `fetch` is wrapped.
+// Requests leave by four doors: the global `fetch`, the host's own client, `node:http`, and undici, which speaks HTTP by
+// itself. The last two announce requests on Node's diagnostics channels, which were made for this; `fetch` is wrapped, and
+// the host's own client tells by itself.
 
 import { core } from "ext:core/mod.js";
+import { traceRequests } from "ext:fnhost/http_client.js";
 
 const HEADER = "traceparent";
 
@@ -12,6 +14,7 @@ const HEADER = "traceparent";
 // none.
 export function trace(begin, end) {
   traceFetch(begin, end);
+  traceRequests(begin, end);
   const { subscribe } = core.createLazyLoader("node:diagnostics_channel")().default;
   traceNode(subscribe, begin, end);
   traceUndici(subscribe, begin, end);

@@ -84,7 +84,8 @@ fn install_missing(
 }
 
 /// The host for jobs on these adaptors. `FNHOST_PACKS=off` has them loaded file by file, to tell a fault of a package
-/// from one of the packs. `cache` is for what is made of adaptors that lie where nothing can be written.
+/// from one of the packs, and `FNHOST_HTTP_CLIENT=undici` does the same for a server that answers undici and not the
+/// program's own client. `cache` is for what is made of adaptors that lie where nothing can be written.
 pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>, cache: Option<PathBuf>) -> Host {
     let modules = store.node_modules().canonicalize().unwrap_or_else(|_| store.node_modules());
     let local_adaptors = adaptors
@@ -92,10 +93,12 @@ pub fn host(store: &Store, adaptors: &[Installed], ca_file: Option<PathBuf>, cac
         .filter(|adaptor| !adaptor.dir.starts_with(&modules))
         .map(|adaptor| LocalAdaptor { specifier: adaptor.specifier.clone(), dir: adaptor.dir.clone() })
         .collect();
-    let without_packs = std::env::var_os("FNHOST_PACKS").is_some_and(|value| value == "off");
+    let is_set = |name, to| std::env::var_os(name).is_some_and(|value| value == to);
+    let without_packs = is_set("FNHOST_PACKS", "off");
+    let without_http_client = is_set("FNHOST_HTTP_CLIENT", "undici");
     // `node_modules` may be a link to that of another project.
     let root = modules.parent().unwrap_or(store.root()).to_owned();
-    Host::new(HostOptions { store: root, local_adaptors, ca_file, cache, without_packs })
+    Host::new(HostOptions { store: root, local_adaptors, ca_file, cache, without_packs, without_http_client })
 }
 
 /// The file with further certificate authorities: the one asked for, else what the environment names. A wrong name in

@@ -4,20 +4,26 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use deno_error::JsErrorBox;
-use deno_runtime::deno_tls::rustls::RootCertStore;
+use deno_runtime::deno_tls::rustls::client::Resumption;
 use deno_runtime::deno_tls::rustls::pki_types::{CertificateDer, pem::PemObject};
-use deno_runtime::deno_tls::{RootCertStoreProvider, create_default_root_cert_store};
+use deno_runtime::deno_tls::rustls::{ClientConfig, RootCertStore};
+use deno_runtime::deno_tls::{RootCertStoreProvider, TlsClientConfigOptions};
+use deno_runtime::deno_tls::{create_client_config, create_default_root_cert_store};
 
 /// The authorities of one host, read on the first connection that needs them.
 pub(super) struct Authorities {
     file: Option<PathBuf>,
     store: OnceLock<Result<RootCertStore, String>>,
+    client: OnceLock<Result<ClientConfig, String>>,
 }
+
+/// Sessions that the connections of one isolate may resume.
+const SESSIONS: usize = 8;
 
 impl Authorities {
     /// The usual authorities, and those in `file`.
     pub fn new(file: Option<PathBuf>) -> Self {
-        Self { file, store: OnceLock::new() }
+        Self { file, store: OnceLock::new(), client: OnceLock::new() }
     }
 
     fn read(&self) -> Result<RootCertStore, String> {
@@ -28,6 +34,19 @@ impl Authorities {
             }
         }
         Ok(store)
+    }
+
+    /// What a client of one isolate needs for encryption.
+    pub fn client_config(&self) -> Result<ClientConfig, String> {
+        let make = || {
+            let root_cert_store = Some(self.get_or_try_init().map_err(|error| error.to_string())?.clone());
+            let options = TlsClientConfigOptions { root_cert_store, ..Default::default() };
+            create_client_config(options).map_err(|error| error.to_string())
+        };
+        let mut config = self.client.get_or_init(make).clone()?;
+        // No run resumes what another one began.
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok(config)
     }
 }
 

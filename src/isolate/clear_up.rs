@@ -11,6 +11,7 @@ use std::time::Duration;
 use deno_core::PollEventLoopOptions;
 
 use super::calls::Calls;
+use super::http_client::HttpClient;
 use super::job::{Job, RunContext};
 use super::kept::Finds;
 use super::run::Isolate;
@@ -37,11 +38,21 @@ impl Isolate {
         if is_like_new {
             self.put_back()?;
         }
-        let state = self.worker.js_runtime.op_state();
-        let mut state = state.borrow_mut();
-        state.try_take::<RunContext>();
-        state.try_take::<Calls>();
-        drop(state);
+        {
+            let state = self.worker.js_runtime.op_state();
+            let mut state = state.borrow_mut();
+            state.try_take::<RunContext>();
+            state.try_take::<Calls>();
+            let client = state.borrow_mut::<HttpClient>();
+            client.forget_responses();
+            if is_like_new {
+                client.close_idle();
+            }
+        }
+        if is_like_new {
+            // Those who look after its connections get a turn to end them.
+            tokio::task::yield_now().await;
+        }
         let is_large = |used: usize, limit: usize| used as f64 > limit as f64 * MOST_IN_USE;
         if is_large(heap, job.limits.heap) || is_large(self.buffers.live(), job.limits.buffers) {
             return Err("it has come to hold much of what a run may".into());

@@ -34,6 +34,8 @@ pub struct HostOptions {
     /// Load adaptors through the ordinary module graph instead of packs: slower, but nothing of ours between V8 and
     /// the package when a fault is searched.
     pub without_packs: bool,
+    /// Leave requests to undici, which adaptors send them with, instead of the program's own client.
+    pub without_http_client: bool,
 }
 
 /// Runs jobs against the adaptors of one store. Cheap to clone; shared by all isolates of the process.
@@ -49,6 +51,7 @@ pub struct Host {
     /// Where packs and snapshots are kept if not there.
     other_pack_dir: Option<Arc<PathBuf>>,
     without_packs: bool,
+    pub(super) without_http_client: bool,
     options: Arc<HostOptions>,
     /// A set that others are part of, which they are loaded from.
     whole: Arc<OnceLock<Arc<AdaptorSet>>>,
@@ -177,6 +180,7 @@ impl Host {
             pack_dir: Arc::new(pack_dir),
             other_pack_dir: other_pack_dir.map(Arc::new),
             without_packs: options.without_packs,
+            without_http_client: options.without_http_client,
             whole: Arc::default(),
             authorities: Arc::new(Authorities::new(options.ca_file.clone())),
             options: Arc::new(options),

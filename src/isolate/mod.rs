@@ -16,6 +16,7 @@ mod error;
 mod evaluator;
 pub mod hash_seed;
 mod host;
+mod http_client;
 mod intercept;
 mod isolate_thread;
 mod job;

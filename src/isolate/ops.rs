@@ -13,6 +13,7 @@ use deno_error::JsErrorBox;
 
 use super::blobs::op_fnhost_blob_part;
 use super::calls::{op_fnhost_call_begin, op_fnhost_call_end};
+use super::http_client::{op_fnhost_http_close, op_fnhost_http_let_go, op_fnhost_http_read, op_fnhost_http_send};
 use super::intercept::Request;
 use super::job::RunContext;
 use super::limits::Limit;
@@ -287,8 +288,9 @@ pub fn op_fnhost_ignore(#[string] _text: &str) {}
 
 /// The host's own JavaScript, in ASCII, which V8 reads in place. Listed with the macro's `esm`, it would be read at run
 /// time from where it was compiled.
-const JAVASCRIPT: [ExtensionFileSource; 4] = [
+const JAVASCRIPT: [ExtensionFileSource; 5] = [
     ExtensionFileSource::new("ext:fnhost/runtime.js", ascii_str_include!("../../js/runtime.js")),
+    ExtensionFileSource::new("ext:fnhost/http_client.js", ascii_str_include!("../../js/http_client.js")),
     ExtensionFileSource::new("ext:fnhost/modules.js", ascii_str_include!("../../js/modules.js")),
     ExtensionFileSource::new("ext:fnhost/snapshot.js", ascii_str_include!("../../js/snapshot.js")),
     ExtensionFileSource::new("ext:fnhost/host.js", ascii_str_include!("../../js/host.js")),
@@ -310,6 +312,10 @@ deno_core::extension!(
         op_fnhost_caller,
         op_fnhost_compile,
         op_fnhost_find,
+        op_fnhost_http_close,
+        op_fnhost_http_let_go,
+        op_fnhost_http_read,
+        op_fnhost_http_send,
         op_fnhost_ignore,
         op_fnhost_intercepted,
         op_fnhost_log,

@@ -19,6 +19,7 @@ use super::entry_points::EntryPoints;
 use super::error::{JobSource, RunError, Severity, Thrown, classify};
 use super::hash_seed;
 use super::host::Host;
+use super::http_client::HttpClient;
 use super::isolate_thread::{Plan, Purpose};
 use super::job::{Job, LogSink, Outcome, RunContext, RunStats};
 use super::job_function::{JOB_PARAMETERS, JobFunction};
@@ -170,6 +171,7 @@ impl Isolate {
             let mut state = state.borrow_mut();
             state.put(WorkingDirectory(host.packages.directory().to_string_lossy().into_owned()));
             state.put(buffers.clone());
+            state.put(HttpClient::new(!host.without_http_client, host.authorities.clone()));
             pack_in_use.into_iter().for_each(|pack| state.put(pack));
             state.put(WatcherExitHandle(handle));
         }

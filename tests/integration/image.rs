@@ -210,12 +210,12 @@ triggers:
     let container = image.clone();
     let variables = [("PORT".to_owned(), "0".to_owned()), ("FNHOST_LOG_JSON".to_owned(), "true".to_owned())];
     let server = Setup::empty().started_by(move || container.command(&container.entrypoint(), &variables)).start();
-    let run = &server.send(&json!({}))["old"];
-    server.run_in(run, "completed");
-    // What does not fit is made anew, and kept beside the data if not in the image.
+    // What does not fit is made anew, and kept beside the data if not in the image. After a run that may be more.
     let kept: BTreeSet<_> = image.data().join("packs").read_dir().unwrap().flatten().map(|file| file.path()).collect();
     let has = |extension: &str| kept.iter().any(|file| file.extension().is_some_and(|found| found == extension));
     assert!(!has("pack") && has("snapshot"), "{kept:?}");
+    let run = &server.send(&json!({}))["old"];
+    server.run_in(run, "completed");
 }
 
 /// The program that bubblewrap has started.

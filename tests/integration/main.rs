@@ -22,6 +22,7 @@ mod flows;
 mod healthcheck;
 mod hostile;
 mod http;
+mod http_client;
 mod image;
 mod inbox;
 mod init;

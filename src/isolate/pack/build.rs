@@ -9,7 +9,7 @@ use deno_core::url::Url;
 use node_resolver::{NodeResolution, ResolutionMode};
 
 use super::transform::{Imports, Slots, TargetKind, module_body, module_imports, script_body, script_requires};
-use super::{Entry, Habits, Kind, Module, Pack, Target, stamp};
+use super::{Entry, Habits, Kind, Module, NO_FILE, Pack, Target, stamp};
 use crate::isolate::packages::{Packages, Unresolved};
 
 /// Why an adaptor cannot be packed. It is loaded through the ordinary module graph then.
@@ -23,6 +23,23 @@ pub enum BuildError {
     Parse(String, String),
     #[error("{0} cannot be resolved: {1}")]
     Resolve(String, String),
+}
+
+/// The module before undici: its name beside undici's own, what it needs of the host (see `js/modules.js`), and its text.
+const FRONT_NAME: &str = "fnhost.js";
+const FRONT_PART: &str = "fnhost:http";
+const FRONT: &str = r#"const { undici } = require("fnhost:http");
+module.exports = undici(() => require("./index.js"), () => require("./lib/core/errors.js"));
+"#;
+
+/// The major version of undici whose agents and requests `js/http_client.js` knows.
+const KNOWN_UNDICI: &str = "7";
+
+fn is_known_undici(main: &Url) -> bool {
+    let manifest = main.join("package.json").ok().and_then(|url| std::fs::read(url.to_file_path().ok()?).ok());
+    let manifest = manifest.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    let version = manifest.as_ref().and_then(|manifest| manifest["version"].as_str()).unwrap_or_default();
+    version.split('.').next() == Some(KNOWN_UNDICI)
 }
 
 struct File {
@@ -163,7 +180,36 @@ impl Graph<'_> {
         Ok(())
     }
 
+    /// The module that stands before undici, if that is what `url` is: most of what adaptors ask of it, the host does in
+    /// another way, and undici is evaluated for the rest only.
+    fn front(&mut self, url: &Url) -> Option<u32> {
+        if !url.path().ends_with("/node_modules/undici/index.js") || !is_known_undici(url) {
+            return None;
+        }
+        let url = url.join(FRONT_NAME).expect("a name can be joined");
+        if let Some(number) = self.numbers.get(&url) {
+            return Some(*number);
+        }
+        let specifiers = [FRONT_PART, "./index.js", "./lib/core/errors.js"].map(str::to_owned);
+        let number = self.files.len() as u32;
+        self.files.push(File {
+            path: url.to_file_path().ok()?,
+            url: url.clone(),
+            kind: Kind::Cjs,
+            parsed: None,
+            text: FRONT.to_owned(),
+            imports: Imports { fixed: specifiers.into(), ..Default::default() },
+            targets: Vec::new(),
+            stamp: NO_FILE,
+        });
+        self.numbers.insert(url, number);
+        Some(number)
+    }
+
     fn resolve(&mut self, index: usize, specifier: &str, mode: ResolutionMode) -> Result<Target, BuildError> {
+        if specifier == FRONT_PART && self.files[index].stamp == NO_FILE {
+            return Ok(Target::Builtin(FRONT_PART.to_owned()));
+        }
         let referrer = &self.files[index].url;
         let resolution = match mode {
             ResolutionMode::Require => self.packages.resolve_required(specifier, referrer),
@@ -174,7 +220,10 @@ impl Graph<'_> {
                 Ok(Target::Builtin(if name.starts_with("node:") { name } else { format!("node:{name}") }))
             }
             Ok(NodeResolution::Module(target)) => match target.into_url() {
-                Ok(target) => self.target(target),
+                Ok(target) => match self.front(&target) {
+                    Some(front) if self.files[index].stamp != NO_FILE => Ok(Target::Module(front)),
+                    _ => self.target(target),
+                },
                 Err(error) => Ok(missing("ERR_INVALID_FILE_URL_PATH", error.to_string())),
             },
             // Often an optional dependency that the package probes for.

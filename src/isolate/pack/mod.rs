@@ -47,6 +47,9 @@ pub enum Target {
     Missing { code: String, message: String },
 }
 
+/// The stamp of a module that is no file: the host wrote it.
+const NO_FILE: (u64, u64) = (0, 0);
+
 /// A file of a pack.
 #[derive(Debug)]
 pub struct Module {
@@ -214,7 +217,8 @@ impl Pack {
                 other => other,
             };
             let targets = module.targets.into_iter().map(|(specifier, led)| (specifier, target(led))).collect();
-            Module { path, targets, stamp: (module.stamp.0, modified), ..module }
+            let stamp = if module.stamp == NO_FILE { NO_FILE } else { (module.stamp.0, modified) };
+            Module { path, targets, stamp, ..module }
         });
         Self::new(modules.collect(), self.entries, HashMap::new(), Habits::default(), true)
     }
@@ -264,6 +268,9 @@ fn fingerprint(modules: &[Module]) -> u64 {
 /// Whether a file is as it was when it had this stamp. It may have been in an archive since, such as a layer of an image:
 /// these keep whole seconds only, the one before or the one after.
 fn is_unchanged(path: &Path, (size, modified): (u64, u64)) -> bool {
+    if (size, modified) == NO_FILE {
+        return true;
+    }
     const SECOND: u64 = 1_000_000_000;
     let is_archived = |now: u64| now.is_multiple_of(SECOND) && now.abs_diff(modified) < SECOND;
     stamp(path).is_some_and(|(found, now)| found == size && (now == modified || is_archived(now)))
