@@ -54,6 +54,7 @@ const ORIGIN = /^https?:\/\/[^/?#@\\\s]+\/?$/;
 const REDIRECTS = [300, 301, 302, 303, 307, 308];
 
 // Milliseconds.
+const CONNECT_TIMEOUT = 10_000;
 const USUAL_TIMEOUT = 300_000;
 
 // Bytes.
@@ -336,11 +337,15 @@ export function undici(load, loadErrors, part) {
   // -------------------------------------------------------------------------------------------------------------
 
   // A failure in undici's terms.
-  function errorOf({ failure, message }) {
+  function errorOf({ failure, message }, { hostname, port, protocol } = {}) {
     const errors = loadErrors();
     switch (failure) {
-      case "connect timeout":
-        return new errors.ConnectTimeoutError(message);
+      case "connect timeout": {
+        const address = `${hostname}:${port || (protocol === "https:" ? 443 : 80)}`;
+        return new errors.ConnectTimeoutError(
+          `Connect Timeout Error (attempted address: ${address}, timeout: ${CONNECT_TIMEOUT}ms)`,
+        );
+      }
       case "headers timeout":
         return new errors.HeadersTimeoutError();
       case "body timeout":
@@ -421,12 +426,10 @@ export function undici(load, loadErrors, part) {
       context = tracer.begin(method, url);
       headers.push("traceparent", context);
     }
-    const answer = await op_fnhost_http_send(method, url, headers, bytes, timeouts[0]);
+    const answer = await op_fnhost_http_send(method, url, headers, bytes, CONNECT_TIMEOUT, timeouts[0]);
     if (context !== undefined && answer !== null) tracer.end(context, answer.status ?? 0);
     if (answer?.failure === undefined) return { answer, context };
-    const { hostname, port, protocol } = new URL(url);
-    const address = `${hostname}:${port || (protocol === "https:" ? 443 : 80)}`;
-    throw errorOf({ message: `Connect Timeout Error (attempted address: ${address}, timeout: 10000ms)`, ...answer });
+    throw errorOf(answer, new URL(url));
   }
 
   async function send(options, settings, byUndici) {

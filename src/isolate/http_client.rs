@@ -28,14 +28,11 @@ use hyper_util::client::legacy::connect::{Connect, HttpConnector, capture_connec
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::authorities::Authorities;
 
-/// How long a connection may take to be made, with its encryption. undici's figure, as are those below.
-const PATIENCE_FOR_CONNECTIONS: Duration = Duration::from_secs(10);
-
-/// How long a connection may wait for another request.
+/// How long a connection may wait for another request, as in undici.
 const IDLE: Duration = Duration::from_secs(4);
 
 /// How much earlier a connection is given up than the server says that it would close it.
@@ -278,7 +275,8 @@ fn is_allowed(state: &mut OpState, uri: &Uri) -> bool {
     state.borrow_mut::<PermissionsContainer>().check_net(&(host, Some(port)), "an HTTP request").is_ok()
 }
 
-/// Sends a request. `patience`: milliseconds until there must be a response, or 0.
+/// Sends a request. `connect_patience`: milliseconds until there must be a connection, with its encryption. `patience`: those
+/// until there must be a response, or 0.
 #[op2]
 #[serde]
 pub async fn op_fnhost_http_send(
@@ -287,6 +285,7 @@ pub async fn op_fnhost_http_send(
     #[string] url: String,
     #[serde] headers: Vec<String>,
     #[buffer] body: Option<JsBuffer>,
+    connect_patience: f64,
     patience: f64,
 ) -> Sent {
     let Some(mut request) = request(&method, &url, &headers, body) else { return Sent::Not(()) };
@@ -300,9 +299,9 @@ pub async fn op_fnhost_http_send(
     };
     let Ok(mut sending) = sending else { return Sent::Not(()) };
     let late = async {
-        let connected = timeout(PATIENCE_FOR_CONNECTIONS, connection.wait_for_connection_metadata()).await;
-        if connected.is_err() {
-            return "connect timeout";
+        tokio::select! {
+            _ = connection.wait_for_connection_metadata() => {}
+            () = elapsed(connect_patience) => return "connect timeout",
         }
         elapsed(patience).await;
         "headers timeout"

@@ -382,3 +382,16 @@ fn a_connection_that_is_about_to_be_closed_is_not_used() {
     let numbers = Run::of("job.js", &job).adaptor("http").go().completed()["numbers"].clone();
     assert!(numbers[0] == numbers[1] && numbers[1] != numbers[2], "{numbers}");
 }
+
+#[test]
+fn a_server_that_does_not_say_a_word_is_waited_for_ten_seconds() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let job = format!("get('https://{}/');", silent.local_addr().unwrap());
+    let go = |client: &'static str| {
+        let run = Run::of("job.js", &job).adaptor("http").env("FNHOST_HTTP_CLIENT", client);
+        thread::spawn(move || run.go().failure())
+    };
+    let [undicis, own] = [go("undici"), go("")].map(|run| run.join().unwrap());
+    assert_eq!(own["details"]["code"], "UND_ERR_CONNECT_TIMEOUT", "{own}");
+    assert_eq!((&own["message"], &own["details"]), (&undicis["message"], &undicis["details"]));
+}
