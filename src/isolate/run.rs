@@ -308,6 +308,8 @@ impl Isolate {
         }
         if job.finds() == Some(Finds::Code) {
             self.watch()?;
+            // What it takes to watch is no need of the job: runs at other levels would have it in their isolates.
+            self.loader.forget_scripts();
         }
         Ok(())
     }

@@ -15,8 +15,7 @@ use std::time::Duration;
 use flate2::Compression;
 use serde_json::{Value, json};
 
-use crate::support::Run;
-use crate::support::store::store;
+use crate::support::{Run, store};
 
 /// A server that speaks HTTP as it likes. It lives as long as the test's process.
 fn server() -> String {

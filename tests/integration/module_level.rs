@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::levels::{TRACK, found, log, nothing, project, run, runs_in_kept_isolates, serve};
 use super::server::{Server, Setup, last_attempt};
+use crate::support::store;
 
 const MODULE: &str = "isolation: module";
 
@@ -289,4 +290,31 @@ fn a_run_that_is_stopped_or_breaks_off_takes_its_isolate_along() {
         assert_eq!(retired(&server), (count + 1).to_string(), "{act}");
     }
     assert_eq!(found(&server, &json!({})), nothing());
+}
+
+#[test]
+fn what_it_takes_to_share_is_not_for_runs_that_do_not() {
+    let text = project(MODULE, "say()").replace("tracker=./tracker, common", "modest=./modest");
+    let source =
+        "import path from 'node:path';\nexport const say = () => state => ({ ...state, at: path.join('a', 'b') });";
+    let manifest = MANIFEST.replace("vandal", "modest");
+    let setup = Setup::new(&text).file("modest/index.js", source).file("modest/package.json", &manifest);
+    let server = setup.args(&["--concurrency", "1"]).start();
+    let packs = store().join("node_modules/.fnhost/packs");
+    let habits = || {
+        let is_its_own = |file: &std::fs::DirEntry| {
+            let name = file.file_name().into_string().unwrap();
+            name.starts_with("language-modest-") && name.ends_with(".pack")
+        };
+        let file = std::fs::read_dir(&packs).unwrap().flatten().find(is_its_own)?;
+        let bytes = std::fs::read(file.path()).unwrap();
+        // The header stands behind its length, the third number.
+        let length = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) as usize;
+        let header: Value = serde_json::from_slice(&bytes[24..24 + length]).unwrap();
+        (header["habits"]["known"] == true).then(|| header["habits"]["scripts"].clone())
+    };
+    run(&server, &json!({}), "completed");
+    run(&server, &json!({}), "completed");
+    let scripts = server.until("what its runs need is known", habits).to_string();
+    assert!(!scripts.contains("node:http2") && !scripts.contains("node:tls"), "{scripts}");
 }

@@ -5,7 +5,7 @@ pub mod disk;
 pub mod gate;
 pub mod http_server;
 pub mod mariadb;
-pub mod store;
+mod store;
 pub mod unpacked;
 
 use std::io::Write as _;
