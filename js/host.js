@@ -5,10 +5,13 @@
 
 import { core, internals, primordials } from "ext:core/mod.js";
 import { adaptor, compileAhead, evaluateAhead, evaluated, evaluateJob, forget } from "ext:fnhost/modules.js";
-import { beginSnapshot, endSnapshot, isForeignClass, loadPart, rehearse, runtimeNamespace } from "ext:fnhost/snapshot.js";
+import { beginSnapshot, endSnapshot, isForeignClass, loadPartAhead, rehearse, runtimeNamespace, warmUp } from "ext:fnhost/snapshot.js";
+
+const { brand } = core.loadExtScript("ext:deno_webidl/00_webidl.js");
 
 // Not from "ext:core/ops": that module was sealed when the runtime's snapshot was made.
 const {
+  Crypto,
   op_fnhost_call_begin,
   op_fnhost_call_end,
   op_fnhost_caller,
@@ -441,8 +444,8 @@ function prepare() {
 function setup() {
   hideRuntimeNamespace(runtimeNamespace() ?? globalThis.Deno);
   guardBufferConstructor("SharedArrayBuffer");
-  // Sets the symbols that mark WebCrypto's keys, which the runtime keeps per thread, to those of this isolate.
-  void globalThis.crypto.subtle;
+  // The symbols that mark WebCrypto's keys, which the runtime keeps per thread: those of this isolate, not of the last.
+  Crypto.registerSymbols(brand, internals.kKeyObject);
   // For the modules that hand adaptors to the job; Rust deletes it once they are evaluated.
   ObjectDefineProperty(globalThis, "__fnhostAdaptor", { __proto__: null, value: adaptor, configurable: true });
 }
@@ -492,7 +495,8 @@ globalThis.__fnhost = {
   beginSnapshot,
   endSnapshot,
   evaluateAhead,
-  loadPart,
+  loadPartAhead,
+  warmUp,
   rehearse,
   prepare,
   setup,

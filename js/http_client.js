@@ -10,7 +10,8 @@
 
 import { core } from "ext:core/mod.js";
 
-const { op_fnhost_http_close, op_fnhost_http_let_go, op_fnhost_http_read, op_fnhost_http_send } = core.ops;
+const { op_fnhost_http_close, op_fnhost_http_let_go, op_fnhost_http_read, op_fnhost_http_send, op_void_async_deferred } =
+  core.ops;
 
 const METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 
@@ -91,9 +92,13 @@ export function traceRequests(begin, end) {
   tracer = { begin, end };
 }
 
-// What `require("undici")` gives. `load` evaluates undici, `loadErrors` its classes of errors, and `part` gives a part of
-// the Node layer.
-export function undici(load, loadErrors, part) {
+// Set once somebody has asked for it.
+let isWanted = false;
+
+// What `require("undici")` gives. `load` evaluates undici, `loadErrors` its classes of errors, `part` gives a part of the
+// Node layer, and `ask` sends a request.
+export function undici(load, loadErrors, part, ask = op_fnhost_http_send) {
+  isWanted = true;
   let loaded;
   const real = () => loaded ??= load();
 
@@ -379,9 +384,11 @@ export function undici(load, loadErrors, part) {
     else if (body != null) return undefined;
     const isEmpty = bytes === undefined || bytes.length === 0;
     if (isEmpty && WITH_BODY.includes(method)) headers.push("content-length", "0");
-    if (query == null) return { headers, bytes: isEmpty ? null : bytes, timeouts, url: new URL(origin).origin + path };
-    if (typeof query !== "object" || path.includes("?")) return undefined;
-    const search = part("node:querystring").stringify(query);
+    let search = "";
+    if (query != null) {
+      if (typeof query !== "object" || path.includes("?")) return undefined;
+      search = part("node:querystring").stringify(query);
+    }
     const url = new URL(origin).origin + path + (search === "" ? "" : `?${search}`);
     return { headers, bytes: isEmpty ? null : bytes, timeouts, url };
   }
@@ -426,7 +433,7 @@ export function undici(load, loadErrors, part) {
       context = tracer.begin(method, url);
       headers.push("traceparent", context);
     }
-    const answer = await op_fnhost_http_send(method, url, headers, bytes, CONNECT_TIMEOUT, timeouts[0]);
+    const answer = await ask(method, url, headers, bytes, CONNECT_TIMEOUT, timeouts[0]);
     if (context !== undefined && answer !== null) tracer.end(context, answer.status ?? 0);
     if (answer?.failure === undefined) return { answer, context };
     throw errorOf(answer, new URL(url));
@@ -682,4 +689,25 @@ export function undici(load, loadErrors, part) {
     request,
   };
   return inFrontOf(real, fronts);
+}
+
+// Does once what a run does for a request, and sends nothing. V8 compiles functions when they are first called, and a
+// snapshot taken after that holds them compiled.
+export async function warmUp(part) {
+  if (!isWanted) return;
+  await op_void_async_deferred();
+  const json = new Uint8Array(core.encode("{}"));
+  const answer = { status: 200, reason: "OK", headers: ["content-type", "application/json"], body: json.buffer, trailers: [], rest: 0 };
+  const none = () => undefined;
+  const { Agent, interceptors } = undici(none, none, part, async () => answer);
+  const agent = new Agent().compose(interceptors.redirect(), interceptors.decompress());
+  const url = new URL("http://localhost/?a=b");
+  const { origin, pathname, search, searchParams } = url;
+  part("node:buffer").Buffer.isBuffer(String(url));
+  const query = part("node:querystring").parse(searchParams.toString());
+  const headers = { "content-type": "application/json" };
+  for (const method of ["GET", "POST"]) {
+    const { body } = await agent.request({ origin, path: pathname, method, query, headers, body: method === "POST" ? search : null });
+    await body.text();
+  }
 }

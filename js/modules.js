@@ -122,6 +122,17 @@ function getter(get) {
 
 const builtins = { __proto__: null };
 
+// The same as the runtime has them. To ask it again for one that a snapshot holds would cost each run half a millisecond:
+// it makes all its functions anew before it looks.
+const parts = { __proto__: null };
+
+export function loadPart(name) {
+  return parts[name] ??= core.createLazyLoader(name)();
+}
+
+export const isPartLoaded = (name) => parts[name] !== undefined;
+export const areAnyPartsLoaded = () => ObjectKeys(parts).length > 0;
+
 // Told of each of them before anybody else sees it; says what they shall see.
 let guard;
 
@@ -141,7 +152,7 @@ export function builtin(name) {
   const known = builtins[name];
   if (known !== undefined) return known;
   op_fnhost_loading(LOADING_BUILT_IN, true);
-  let namespace = core.createLazyLoader(name)();
+  let namespace = loadPart(name);
   op_fnhost_loading(LOADING_BUILT_IN, false);
   if (guard !== undefined) namespace = guard(name, namespace);
   builtins[name] = namespace;

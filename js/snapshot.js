@@ -3,7 +3,8 @@
 
 import { core, primordials } from "ext:core/mod.js";
 import * as runtimeOps from "ext:core/ops";
-import { evaluateIfPossible, observe, taint } from "ext:fnhost/modules.js";
+import { warmUp as warmUpRequests } from "ext:fnhost/http_client.js";
+import { areAnyPartsLoaded, evaluateIfPossible, isPartLoaded, loadPart, observe, taint } from "ext:fnhost/modules.js";
 
 const { op_stream_base_register_state } = core.ops;
 const {
@@ -51,8 +52,13 @@ export function beginSnapshot() {
 }
 
 // Evaluates a part of the Node layer, if it may be in a snapshot.
-export function loadPart(specifier) {
-  if (isPart(specifier)) core.createLazyLoader(specifier)();
+export function loadPartAhead(specifier) {
+  if (isPart(specifier)) loadPart(specifier);
+}
+
+// After that: what runs do with these parts. Gives a promise if it must be waited for.
+export function warmUp() {
+  if (isPartLoaded("node:stream") && isPartLoaded("node:querystring")) return warmUpRequests(loadPart);
 }
 
 // After that: makes the global scope again what the runtime expects to find.
@@ -102,6 +108,8 @@ function resume() {
   delete globalThis.bootstrap;
   delete globalThis.__bootstrap;
   core.loadExtScript("ext:deno_web/15_performance.js").setTimeOrigin();
+  // If it is not in the snapshot, loading it would be a tenth of what an isolate costs.
+  if (!areAnyPartsLoaded()) return;
   // The Node layer gave it to Rust while the snapshot was made; sockets look for it there.
   const { streamBaseState } = core.loadExtScript("ext:deno_node/internal_binding/stream_wrap.ts");
   op_stream_base_register_state(streamBaseState);

@@ -148,6 +148,30 @@ fn a_client_of_http_in_one_answers_waits_and_gives_up_as_ever() {
 }
 
 #[test]
+fn a_socket_is_opened_where_a_snapshot_holds_nothing_of_node() {
+    let server = http_server::Server::start();
+    let adaptor = "
+        export const light = () => (state) => state;
+        export const ask = (origin) => async (state) => {
+            const { connect } = await import('node:net');
+            const { hostname, port } = new URL(origin);
+            const socket = connect(port, hostname, () => socket.write('GET /echo HTTP/1.0\\r\\n\\r\\n'));
+            let data = '';
+            for await (const chunk of socket) data += chunk;
+            return { ...state, data: data.slice(0, 15) };
+        };
+    ";
+    let run = Run::of("job.js", "light()").local_adaptor("test", adaptor).env("FNHOST_REPO_DIR", "store");
+    for _ in 0..2 {
+        run.go().completed();
+    }
+    let run = run.file("job.js", &format!("ask('{}')", server.origin()));
+    for _ in 0..3 {
+        assert_eq!(run.go().data(), "HTTP/1.0 200 OK");
+    }
+}
+
+#[test]
 fn a_run_changes_nothing_for_the_next() {
     let adaptor = "
         const seen = [];

@@ -3,7 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use deno_core::{Extension, ExtensionFileSource, FastStaticString, JsRuntimeForSnapshot, RuntimeOptions, v8};
+use deno_core::uv_compat::AsyncId;
+use deno_core::{
+    Extension, ExtensionFileSource, FastStaticString, JsRuntimeForSnapshot, PollEventLoopOptions, RuntimeOptions, v8,
+};
 use deno_resolver::npm::{DenoInNpmPackageChecker, NpmResolver};
 use deno_runtime::deno_fs::RealFs;
 use deno_runtime::deno_node::{self, ContextInitMode};
@@ -112,6 +115,7 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]
         state.put(runtime_ops::TestingFeaturesEnabled(false));
         state.put(Arc::new(FeatureChecker::default()));
         state.put(bootstrap_options());
+        state.put(AsyncId::default());
         state.put(PackInUse::new(pack.clone(), host.packages.clone(), CodeCaches::new(pack.clone(), false)));
     }
     compile_eagerly(false);
@@ -121,7 +125,7 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]
     let habits = pack.habits();
     let known = habits.are_known().then(|| habits.scripts().iter().map(String::as_str).collect());
     for part in known.unwrap_or_else(|| USUAL_PARTS.to_vec()) {
-        call(&mut runtime, "__fnhost", "loadPart", |scope| {
+        call(&mut runtime, "__fnhost", "loadPartAhead", |scope| {
             vec![v8::String::new(scope, part).expect("a short string").into()]
         })?;
     }
@@ -131,6 +135,8 @@ fn take(host: &Host, pack: &Arc<Pack>, modules: &[Evaluated]) -> Result<Box<[u8]
             modules.iter().flat_map(pair).map(|number| v8::Integer::new(scope, number).into()).collect();
         vec![v8::Array::new_with_elements(scope, &numbers).into()]
     })?;
+    call(&mut runtime, "__fnhost", "warmUp", |_| vec![])?;
+    event_loop.block_on(runtime.run_event_loop(PollEventLoopOptions::default())).map_err(|error| error.to_string())?;
     call(&mut runtime, "__fnhost", "endSnapshot", |_| vec![])?;
     // No handle may be left.
     drop(runtime.op_state().borrow_mut().try_take::<PackInUse>());
