@@ -31,6 +31,9 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SecretKey, Store};
 use crate::telemetry::{self, LogConfig};
 
+/// How long requests may take to be answered once nothing is under way any more.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
 /// Serve a project: take messages in, keep them, and run its jobs on them
 ///
 /// Messages come to POST /inbox and to webhooks under /i/. What is answered with 2xx is on disk, and runs, also if this
@@ -114,7 +117,7 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
     let adaptors = Adaptors::at(&args.dir);
     let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
     let runner = runner(&args.jobs, adaptors, &installed, data_dir(&args).join("packs"))?;
-    let _together = load_together(runner.pool.host(), &installed).await;
+    let together = load_together(runner.pool.host(), &installed).await;
     let options = Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
     let engine = Engine::start(store.clone(), secret_key.clone(), runner, options).await.map_err(store_failure)?;
     let access = Arc::new(Access::new(store.clone(), args.http.no_auth));
@@ -136,11 +139,15 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
     watching.abort();
     tracing::info!("stopping: what is under way may take up to {} s more", args.jobs.drain_timeout.0.as_secs());
     let shut_down = async {
+        // Its thread is waited for, too.
+        drop(together);
         // Whoever asks in the meantime is told that the service is stopping, rather than that there is none.
         engine.drain(args.jobs.drain_timeout.0).await;
         stop.cancel();
         // Requests that waited for their runs have their answers now.
-        let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
+        if tokio::time::timeout(LAST_ANSWERS, server).await.is_err() {
+            tracing::warn!("connections that are still open are cut");
+        }
         store.close().await;
         let _ = tokio::task::spawn_blocking(telemetry::trace::stop).await;
     };

@@ -109,7 +109,7 @@ pub struct EndOf<'a> {
 }
 
 impl EndOf<'_> {
-    /// None: the engine stopped first.
+    /// None: nobody is left who would tell.
     pub async fn wait(mut self) -> Option<RunState> {
         (&mut self.receiver).await.ok()
     }

@@ -355,7 +355,8 @@ impl Engine {
         Ok(Some(definition))
     }
 
-    /// Waits until a run has ended. None: it did not within the time given, or there is no such run.
+    /// Waits until a run has ended. None: it did not within the time given or before the engine stopped, or there is no such
+    /// run.
     pub async fn end_of(&self, run: RunId, within: Duration) -> Result<Option<RunState>, StoreError> {
         let end = self.shared.events.end_of(run);
         // It may have ended before anybody listened.
@@ -363,7 +364,12 @@ impl Engine {
         if detail.run.state.is_final() {
             return Ok(Some(detail.run.state));
         }
-        Ok(tokio::time::timeout(within, end.wait()).await.ok().flatten())
+        tokio::select! {
+            biased;
+            state = end.wait() => Ok(state),
+            () = self.shared.stopped.cancelled() => Ok(None),
+            () = tokio::time::sleep(within) => Ok(None),
+        }
     }
 
     /// Begins nothing new and takes in nothing from now on. Waits for what is under way, at most so long; what is left is

@@ -91,7 +91,12 @@ impl Threads {
         let mut state = self.0.lock();
         state.ended = true;
         let idle = mem::take(&mut state.idle);
-        drop(self.0.returned.wait_timeout_while(state, LAST_DROPS, |state| state.busy > 0));
+        let waited = self.0.returned.wait_timeout_while(state, LAST_DROPS, |state| state.busy > 0);
+        let (state, _) = waited.expect("nothing panics while it holds the threads");
+        if state.busy > 0 {
+            tracing::warn!(threads = state.busy, "isolates that are still there are left to the end of the process");
+        }
+        drop(state);
         for thread in idle {
             drop(thread.tasks);
             let _ = thread.handle.join();

@@ -124,13 +124,18 @@ fn each_caller_has_a_rate() {
     server.get("/healthz").expect(200);
 }
 
+/// Whether a job is under way: a run counts as running a little earlier, when it has a place.
+fn job_waits(server: &Server) -> Option<()> {
+    server.read("/metrics").text().contains(r#"fnhost_jobs_under_way{state="waiting"} 1"#).then_some(())
+}
+
 #[test]
 fn a_request_under_way_is_answered_before_the_end() {
     let mut server = start(&[]);
     let mut stream = server.connect();
     let head = "POST /inbox/pausing?wait=30s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
     stream.write_all(head.as_bytes()).unwrap();
-    server.until("the run starts", || server.read("/api/v1/runs?state=running").text().contains("pause").then_some(()));
+    server.until("the job waits", || job_waits(&server));
     let mut idle = server.connect();
     idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     assert_eq!(Answer::read(&mut idle).status, 200);
@@ -138,6 +143,31 @@ fn a_request_under_way_is_answered_before_the_end() {
     assert_eq!(idle.read(&mut [0]).unwrap(), 0, "closed");
     assert_eq!(Answer::read(&mut stream).status, 201);
     assert!(server.wait().success());
+}
+
+#[test]
+fn who_waits_for_a_run_that_does_not_begin_any_more_is_answered() {
+    let mut server = start(&["--concurrency", "1", "--in-flight", "1"]);
+    server.post("/inbox/pausing", &json!({})).expect(202);
+    server.until("the job waits", || job_waits(&server));
+    let mut stream = server.connect();
+    let head = "POST /inbox/pausing?wait=30s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(head.as_bytes()).unwrap();
+    let both = || (server.read("/api/v1/runs").text().matches(r#""pause""#).count() == 2).then_some(());
+    server.until("the second message is kept", both);
+    server.signal("TERM");
+    assert_eq!(Answer::read(&mut stream).status, 202);
+    assert!(server.wait().success());
+}
+
+#[test]
+fn a_server_stops_without_waiting_for_what_is_its_own() {
+    let mut server = start(&[]);
+    server.post("/inbox/all?wait=30s", &json!({})).expect(201);
+    server.signal("TERM");
+    assert!(server.wait().success());
+    let log = server.log();
+    assert!(log.contains("stopped") && !log.contains(r#""level":"WARN""#), "{log}");
 }
 
 #[test]
