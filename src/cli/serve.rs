@@ -137,7 +137,6 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
     let watching = tokio::spawn(reload_on_change(engine.clone(), args.clone(), loaded.files));
     signals.reload_until_stop(&engine, &args).await;
     watching.abort();
-    tracing::info!("stopping: what is under way may take up to {} s more", args.jobs.drain_timeout.0.as_secs());
     let shut_down = async {
         // Its thread is waited for, too.
         drop(together);

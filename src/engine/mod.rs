@@ -376,6 +376,7 @@ impl Engine {
     /// cut, and goes again at the next start.
     pub async fn drain(&self, within: Duration) {
         self.shared.shutdown.cancel();
+        tracing::info!("stopping: what is under way may take up to {} s more", within.as_secs());
         self.shared.loops.close();
         self.shared.loops.wait().await;
         self.shared.tasks.close();
