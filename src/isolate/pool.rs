@@ -319,7 +319,7 @@ impl Pool {
     async fn new_isolate(self: &Arc<Self>, job: &Job, lodging: Option<Lodging>) -> Result<Chosen, RunError> {
         let kind = Kind { adaptors: adaptor_key(&job.adaptors), heap: job.limits.heap };
         let set = self.adaptors(&kind.adaptors).await?;
-        let (isolate, warm) = self.isolate(&set, &kind)?;
+        let (isolate, warm) = self.isolate(&set, &kind, job)?;
         let isolate = self.kept().begin(isolate);
         Ok(Chosen { isolate, warm, lodging: lodging.filter(|_| set.lets_keep(job)), set: Some(set) })
     }
@@ -409,9 +409,16 @@ impl Pool {
     }
 
     /// A spare, or an isolate that is only being made. The second value tells whether it is a spare.
-    fn isolate(self: &Arc<Self>, set: &AdaptorSet, kind: &Kind) -> Result<(IsolateThread, bool), RunError> {
-        let exploration = set.plan_to_explore(kind.heap);
-        let spare = if exploration.is_none() { self.spares().take(kind) } else { None };
+    fn isolate(self: &Arc<Self>, set: &AdaptorSet, kind: &Kind, job: &Job) -> Result<(IsolateThread, bool), RunError> {
+        // What a test run loads is not what others need, so nothing is learned from it.
+        let exploration = if job.test { None } else { set.plan_to_explore(kind.heap) };
+        let spare = if exploration.is_none() {
+            self.spares().take(kind)
+        } else {
+            // Runs after this one want spares as well.
+            self.spares().touch(kind);
+            None
+        };
         if let Some(isolate) = spare.filter(|spare| !spare.tripwire.is_lost()) {
             self.warm_runs.fetch_add(1, Ordering::Relaxed);
             return Ok((isolate, true));

@@ -43,13 +43,11 @@ async fn run(pool: &IsolatePool, job: &Job, state: &Value) -> Outcome {
     start(pool, job, state).1.await.unwrap()
 }
 
-/// Comes back once `condition` holds, which it does sooner or later.
 /// A run in a spare, of a pool that has one at a time.
 async fn run_in_spare(pool: &IsolatePool, job: &Job) -> Outcome {
-    // A run that loads something for the first time has the next one explore, in an isolate made for it; where that is to
-    // come, there may be no spare until it did.
-    for _ in 0..10 {
-        let _ = tokio::time::timeout(Duration::from_secs(2), until("a spare", || pool.stats().spares == 1)).await;
+    // A run that loads something for the first time has the next one explore, in an isolate made for it.
+    for _ in 0..3 {
+        until("a spare", || pool.stats().spares == 1).await;
         let outcome = run(pool, job, &json!({})).await;
         if outcome.stats.warm {
             return outcome;
@@ -58,6 +56,7 @@ async fn run_in_spare(pool: &IsolatePool, job: &Job) -> Outcome {
     panic!("no run has had a spare");
 }
 
+/// Comes back once `condition` holds, which it does sooner or later.
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let patience = async {
         while !condition() {
@@ -168,8 +167,7 @@ pub fn a_spare_becomes_what_its_job_says() {
         let refused = warm(&closed).await.error.expect("no network, no answer");
         assert!(refused.message.contains("this run has no network"), "{refused}");
         let before = server.seen().len();
-        // In a spare or not: in a new store, its first runs get isolates of their own.
-        assert!(completed(run(&pool, &test, &json!({})).await)["data"].is_object());
+        assert!(completed(warm(&test).await)["data"].is_object());
         assert_eq!(server.seen().len(), before, "a test run sends nothing");
         assert_eq!(warm(&small).await.error.and_then(|error| error.limit), Some(Limit::Buffers));
         let thrown = warm(&renamed).await.error.unwrap();
