@@ -113,6 +113,7 @@ const CASES: &[(&str, fn())] = cases![
     pool::a_spare_serves_one_run,
     pool::a_spare_becomes_what_its_job_says,
     pool::adaptors_can_be_warmed_before_the_first_run,
+    pool::a_better_snapshot_is_taken_up_between_runs,
     pool::a_cancelled_run_ends,
     pool::a_run_can_be_cancelled_at_any_moment,
     pool::runs_that_hit_limits_leave_the_others_in_the_pool_alone,

@@ -21,7 +21,7 @@ pub fn measure(bench: &Bench, goals: &mut Goals) -> String {
     let remote = Remote::start();
     let mut table = String::from(
         "## A fresh isolate in one process\n\nCreated, used for one run, dropped; code caches warm, and the snapshot holds \
-         what runs of this job were seen to load, as that of a server does when it starts again. Median of milliseconds; \
+         what runs of this job were seen to load, as that of a server does once it has seen them. Median of milliseconds; \
          CPU is that of the isolate's own thread, from its start until the isolate is gone. Memory is what each of 16 \
          isolates adds to the process while they wait side by side.\n\n\
          | | create | load | evaluate adaptor | operations | drop | CPU | heap MB | memory MB |\n\

@@ -72,7 +72,7 @@ impl Bench {
         Self { home, store, dir }
     }
 
-    /// Isolates on both adaptors, loaded together as a server has them that is started anew after runs of this job.
+    /// Isolates on both adaptors, loaded together as a server has them once it has seen runs of this job.
     pub fn isolates_for(&self, adaptor: Option<&str>, source: &str) -> Isolates {
         // What runs of other jobs have shown.
         let _ = std::fs::remove_dir_all(self.store.join("node_modules/.fnhost/packs"));

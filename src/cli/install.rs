@@ -158,7 +158,9 @@ fn prepare(store: &Store, report: &InstallReport, of_project: bool, log: LogLeve
             eprintln!("warning: {}@{} does not load: {}", adaptor.name, adaptor.version, error.message);
         }
     }
-    new.iter().for_each(|adaptor| snapshots::make(&host, std::slice::from_ref(&adaptor.specifier)));
+    for adaptor in &new {
+        snapshots::make(&host, std::slice::from_ref(&adaptor.specifier));
+    }
     // A server loads all adaptors of its project together.
     if of_project {
         let all: Vec<_> = report.adaptors.iter().map(|adaptor| adaptor.specifier.clone()).collect();

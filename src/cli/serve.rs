@@ -22,7 +22,7 @@ use crate::adaptor::{AdaptorSpec, InstallOptions, Installed, Store as Adaptors, 
 use crate::config::{HttpConfig, JobConfig, StoreConfig, days};
 use crate::engine::{Engine, Options, RetentionPolicy};
 use crate::http::{self, Access, App};
-use crate::isolate::{Host, IdleIsolate, IsolatePool, Limits, PoolOptions, runs_within};
+use crate::isolate::{IsolatePool, Limits, PoolOptions, runs_within};
 use crate::model::{StepKind, Workflow};
 use crate::project::watch::{Snapshot, Watch};
 use crate::project::{Loaded, Project};
@@ -117,7 +117,8 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
     let adaptors = Adaptors::at(&args.dir);
     let installed = install_missing(&args, &adaptors, &loaded.project.workflows).await?;
     let runner = runner(&args.jobs, adaptors, &installed, data_dir(&args).join("packs"))?;
-    let together = load_together(runner.pool.host(), &installed).await;
+    let adaptors: Vec<_> = installed.iter().map(|adaptor| adaptor.specifier.clone()).collect();
+    load_together(&runner.pool, &adaptors).await;
     let options = Options { lease: args.jobs.lease.0, retention: retention(&args.store), ..Options::default() };
     let engine = Engine::start(store.clone(), secret_key.clone(), runner, options).await.map_err(store_failure)?;
     let access = Arc::new(Access::new(store.clone(), args.http.no_auth));
@@ -135,11 +136,11 @@ async fn serve(mut args: Args) -> Result<Exit, Failure> {
 
     let args = Arc::new(args);
     let watching = tokio::spawn(reload_on_change(engine.clone(), args.clone(), loaded.files));
+    let learning = tokio::spawn(snapshots::keep_current(engine.clone(), adaptors));
     signals.reload_until_stop(&engine, &args).await;
     watching.abort();
+    learning.abort();
     let shut_down = async {
-        // Its thread is waited for, too.
-        drop(together);
         // Whoever asks in the meantime is told that the service is stopping, rather than that there is none.
         engine.drain(args.jobs.drain_timeout.0).await;
         stop.cancel();
@@ -262,15 +263,11 @@ fn specs_of(workflows: &[Workflow]) -> Result<Vec<AdaptorSpec>, Failure> {
 }
 
 /// Has the isolates of this process start from a snapshot of all its adaptors.
-async fn load_together(host: &Host, installed: &[Installed]) -> Option<IdleIsolate> {
-    let host = host.clone();
-    let adaptors: Vec<_> = installed.iter().map(|adaptor| adaptor.specifier.clone()).collect();
-    let loaded = tokio::task::spawn_blocking(move || {
-        snapshots::make(&host, &adaptors);
-        host.load_together(&adaptors)
-    });
+async fn load_together(pool: &IsolatePool, adaptors: &[String]) {
+    let (host, specifiers) = (pool.host().clone(), adaptors.to_vec());
     // Jobs run without it, too.
-    loaded.await.ok().flatten()
+    let _ = tokio::task::spawn_blocking(move || snapshots::make(&host, &specifiers)).await;
+    pool.load_together(adaptors).await;
 }
 
 fn runner(jobs: &JobConfig, adaptors: Adaptors, installed: &[Installed], cache: PathBuf) -> Result<JsRunner, Failure> {

@@ -1,20 +1,58 @@
 //! Snapshots of adaptors, which a process of its own makes (see `isolate`).
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use crate::engine::Engine;
 use crate::isolate::{self, Host};
 
-/// Has one made for these adaptors if there is none.
-pub fn make(host: &Host, adaptors: &[String]) {
-    if let Ok(program) = std::env::current_exe() {
-        host.make_snapshot(&program, adaptors);
-    }
+/// When a server first looks whether its runs have loaded other things than its snapshot holds. Each time that they have, it
+/// waits twice as long before it looks again, up to [`LAST_LOOK`]: what runs do settles, and a pool that never rests must
+/// not be held up often.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+const LAST_LOOK: Duration = Duration::from_secs(3600);
+
+/// Has one made for these adaptors if there is none. Tells whether there is one then.
+pub fn make(host: &Host, adaptors: &[String]) -> bool {
+    std::env::current_exe().is_ok_and(|program| host.make_snapshot(&program, adaptors))
 }
 
 /// After a run: has one made if its adaptors have none, so that the next run starts sooner.
 pub fn make_after(host: &Host, adaptors: &[String]) {
     if host.lacks_snapshot(adaptors) {
         make(host, adaptors);
+    }
+}
+
+/// Has the isolates of a server start from what its runs are seen to load of these adaptors, and of those that its project
+/// comes to use, as long as that can be made a snapshot of.
+pub async fn keep_current(engine: Engine, mut adaptors: Vec<String>) {
+    let pool = &engine.runner().pool;
+    let mut pause = FIRST_LOOK;
+    loop {
+        tokio::time::sleep(pause).await;
+        let served = engine.served();
+        let used = served.workflows.values().flat_map(|definition| definition.adaptor_sets()).flatten();
+        for adaptor in used {
+            if !adaptors.contains(adaptor) {
+                adaptors.push(adaptor.clone());
+            }
+        }
+        if !pool.host().lacks_snapshot(&adaptors) {
+            continue;
+        }
+        pause = LAST_LOOK.min(2 * pause);
+        let (host, specifiers) = (pool.host().clone(), adaptors.clone());
+        let made = tokio::task::spawn_blocking(move || {
+            host.save_packs();
+            make(&host, &specifiers).then(|| host.load_again(&specifiers))
+        });
+        let Ok(Some(set)) = made.await else { return };
+        if let Some(set) = set
+            && pool.take_up(set).await
+        {
+            tracing::info!("isolates start from a snapshot of what runs were seen to load");
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
+use std::time::{Duration, Instant};
 
 use super::authorities::Authorities;
 use super::custody::{self, Vigil};
@@ -13,6 +13,7 @@ use super::hash_seed;
 use super::isolate_thread::{IsolateThread, Order, Plan, Purpose, release_memory};
 use super::job::{Job, LogSink, Outcome};
 use super::limits::Limits;
+use super::mapped;
 use super::pack::{self, Evaluated, Footprint, Pack};
 use super::packages::{LocalAdaptor, Packages};
 use super::permissions::Network;
@@ -38,6 +39,9 @@ pub struct HostOptions {
     pub without_http_client: bool,
 }
 
+/// How long to wait for isolates that have nothing to do to end. One takes some milliseconds.
+const LAST_ISOLATES: Duration = Duration::from_secs(1);
+
 /// Runs jobs against the adaptors of one store. Cheap to clone; shared by all isolates of the process.
 #[derive(Clone)]
 pub struct Host {
@@ -54,7 +58,7 @@ pub struct Host {
     pub(super) without_http_client: bool,
     options: Arc<HostOptions>,
     /// A set that others are part of, which they are loaded from.
-    whole: Arc<OnceLock<Arc<AdaptorSet>>>,
+    whole: Arc<RwLock<Option<Arc<AdaptorSet>>>>,
     adaptors: Arc<Mutex<HashMap<AdaptorKey, Preparation>>>,
     head_start: Arc<Mutex<Option<HeadStart>>>,
 }
@@ -109,6 +113,20 @@ pub struct AdaptorSet {
 }
 
 impl AdaptorSet {
+    /// Some of these adaptors, if they are all among them.
+    fn part(&self, key: &AdaptorKey) -> Option<Self> {
+        let exports = key.iter().map(|name| Some((name.clone(), self.exports.get(name)?.clone())));
+        Some(Self {
+            exports: exports.collect::<Option<_>>()?,
+            unpacked: None,
+            pack: self.pack.clone(),
+            snapshot: self.snapshot,
+            footprint: Mutex::default(),
+            is_explored: AtomicBool::default(),
+            file: self.file.clone(),
+        })
+    }
+
     /// Whether the isolate of a run of this job can be kept. In a module graph a job is evaluated once for all.
     pub(super) fn lets_keep(&self, job: &Job) -> bool {
         self.pack.as_ref().is_some_and(|pack| pack.job(&job.compiled.code).is_some())
@@ -143,6 +161,12 @@ impl AdaptorSet {
         // Without a snapshot, every run does.
         let explores = self.snapshot.is_some() && is_wanted && !self.is_explored.swap(true, Ordering::Relaxed);
         explores.then(|| Plan { snapshot: None, ..self.plan_for_work(heap) })
+    }
+
+    /// No isolate starts from it any more.
+    fn leave(&self) {
+        self.pack.iter().for_each(|pack| pack.leave());
+        self.snapshot.iter().for_each(|kept| mapped::leave(kept.snapshot));
     }
 
     /// Whether no better snapshot could be made now: it holds what runs are known to load, or a run is yet to explore.
@@ -333,33 +357,43 @@ impl Host {
     }
 
     /// Has a snapshot made for these adaptors by `program`, this very one, if they have none that holds what their runs are
-    /// known to load. A process that has isolates
-    /// already cannot use it. What keeps it from being made costs time, and nothing else. Blocks while it is made, a quarter
-    /// of a second.
-    pub fn make_snapshot(&self, program: &Path, specifiers: &[String]) {
+    /// known to load. A process that has isolates already cannot use it unless it takes it up. Tells whether there is one
+    /// now; without, runs only take longer. Blocks while it is made, a quarter of a second.
+    pub fn make_snapshot(&self, program: &Path, specifiers: &[String]) -> bool {
         let key = adaptor_key(specifiers);
         if self.without_packs {
-            return;
+            return false;
         }
         if let Some(set) = self.stored(&key).filter(AdaptorSet::snapshot_is_current) {
-            let preparation = self.adaptors.lock().expect("adaptor sets").entry(key).or_default().clone();
-            preparation.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Arc::new(set));
-            return;
+            // What is loaded together stays as it is until another is taken up.
+            if self.part(&key).is_none() {
+                let preparation = self.adaptors.lock().expect("adaptor sets").entry(key).or_default().clone();
+                preparation.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Arc::new(set));
+            }
+            return true;
         }
         let file = self.snapshot_file(&key);
         let directory = file.parent().unwrap_or(Path::new("."));
         // Where nothing can be kept, there would be nothing to gain. The other process takes over the seed of this one.
         if !is_writable(directory) || hash_seed::keep(directory).is_err() {
-            return;
+            return false;
         }
-        if let Err(reason) = snapshot::commission(program, &self.options, &key) {
+        let made = snapshot::commission(program, &self.options, &key);
+        if let Err(reason) = &made {
             tracing::warn!(reason, "cannot make a snapshot: isolates take longer to start");
         }
+        made.is_ok()
     }
 
-    /// Whether runs with these adaptors could start from a snapshot, or from a better one, and do not.
+    /// Whether runs with these adaptors could start from a snapshot, or from a better one, and do not: adaptors that are not
+    /// among those which are loaded together could be.
     pub fn lacks_snapshot(&self, specifiers: &[String]) -> bool {
-        self.prepared(&adaptor_key(specifiers)).is_some_and(|set| set.pack.is_some() && !set.snapshot_is_current())
+        let key = adaptor_key(specifiers);
+        let lacks = |set: &AdaptorSet| set.pack.is_some() && !set.snapshot_is_current();
+        match self.whole().as_ref() {
+            Some(whole) => whole.part(&key).is_none_or(|part| lacks(&part)),
+            None => self.prepared(&key).is_some_and(|set| lacks(&set)),
+        }
     }
 
     /// From now on, all sets of these adaptors are loaded from one pack and one snapshot, which a process can have only one
@@ -367,29 +401,60 @@ impl Host {
     pub fn load_together(&self, specifiers: &[String]) -> Option<IdleIsolate> {
         let set = self.prepare(specifiers).ok()?;
         set.pack.as_ref()?;
+        *self.whole_mut() = Some(set.clone());
+        self.idle_isolate(&set)
+    }
+
+    /// These adaptors as they are on disk now, if there is a snapshot for them. Blocks while they are read.
+    pub fn load_again(&self, specifiers: &[String]) -> Option<Arc<AdaptorSet>> {
+        self.stored(&adaptor_key(specifiers)).filter(|set| set.snapshot.is_some()).map(Arc::new)
+    }
+
+    /// Loads all sets of these adaptors from `set`, as [`Self::load_together`], instead of what they were loaded from until
+    /// now. That takes an end of all isolates, which is waited for a little. Tells whether it is done, and gives the
+    /// isolate to be kept, which those before must have been dropped for.
+    pub(super) fn take_up(&self, set: &Arc<AdaptorSet>) -> (bool, Option<IdleIsolate>) {
+        // Whoever gets adaptors ready waits, so as not to load them alone.
+        let mut whole = self.whole_mut();
+        let isolate = if snapshot::is_free_within(LAST_ISOLATES) { self.idle_isolate(set) } else { None };
+        if isolate.is_none() {
+            return (false, whole.as_ref().and_then(|whole| self.idle_isolate(whole)));
+        }
+        let before = whole.replace(set.clone());
+        for (key, preparation) in &*self.adaptors.lock().expect("adaptor sets") {
+            // Locked: whoever gets these ready waits for the whole.
+            if let (Ok(mut prepared), Some(part)) = (preparation.try_lock(), set.part(key)) {
+                *prepared = Some(Arc::new(part));
+            }
+        }
+        before.iter().for_each(|before| before.leave());
+        (true, isolate)
+    }
+
+    /// An isolate that starts as those for runs with these adaptors do, and holds what they share. None if there is one
+    /// already that shares something else.
+    fn idle_isolate(&self, set: &AdaptorSet) -> Option<IdleIsolate> {
         let plan = set.plan(Limits::default().heap);
-        let _ = self.whole.set(set);
+        let wanted = plan.snapshot;
         let (sender, made) = mpsc::sync_channel(1);
         let isolate = IsolateThread::start_and_tell(self, plan, move |made| {
             let _ = sender.send(made);
         });
         made.recv().ok()?;
-        isolate.ok().map(IdleIsolate)
+        isolate.ok().filter(|_| snapshot::is_in_use(wanted)).map(IdleIsolate)
+    }
+
+    fn whole(&self) -> RwLockReadGuard<'_, Option<Arc<AdaptorSet>>> {
+        self.whole.read().expect("nothing panics while it holds what all adaptors are loaded from")
+    }
+
+    fn whole_mut(&self) -> RwLockWriteGuard<'_, Option<Arc<AdaptorSet>>> {
+        self.whole.write().expect("nothing panics while it holds what all adaptors are loaded from")
     }
 
     /// These adaptors as part of the whole, if they are.
     fn part(&self, key: &AdaptorKey) -> Option<AdaptorSet> {
-        let whole = self.whole.get()?;
-        let exports = key.iter().map(|name| Some((name.clone(), whole.exports.get(name)?.clone())));
-        Some(AdaptorSet {
-            exports: exports.collect::<Option<_>>()?,
-            unpacked: None,
-            pack: whole.pack.clone(),
-            snapshot: whole.snapshot,
-            footprint: Mutex::default(),
-            is_explored: AtomicBool::default(),
-            file: whole.file.clone(),
-        })
+        self.whole().as_ref()?.part(key)
     }
 
     pub(super) fn snapshot_file(&self, key: &AdaptorKey) -> PathBuf {

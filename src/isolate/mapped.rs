@@ -15,3 +15,12 @@ pub fn mapped(path: &Path) -> io::Result<&'static [u8]> {
     let file = unsafe { Mmap::map(&file) }?;
     Ok(Box::leak(Box::new(file)))
 }
+
+/// Of what [`mapped`] gave, nothing is needed for now: this process need not have it in memory. It may still be read.
+pub fn leave(bytes: &'static [u8]) {
+    // SAFETY: whoever reads the bytes later has them read from the file again.
+    #[cfg(unix)]
+    unsafe {
+        libc::madvise(bytes.as_ptr().cast_mut().cast(), bytes.len(), libc::MADV_DONTNEED);
+    }
+}

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::capacity;
 use super::custody::{self, Vigil};
 use super::error::{RunError, Severity};
-use super::host::{AdaptorKey, AdaptorSet, Host, adaptor_key};
+use super::host::{AdaptorKey, AdaptorSet, Host, IdleIsolate, adaptor_key};
 use super::isolate_thread::{IsolateThread, Order, Plan, release_memory};
 use super::job::{Job, LogSink, Outcome};
 use super::kept::{Aged, Kept, KeptOptions, Lodging};
@@ -62,6 +62,10 @@ impl Default for PoolOptions {
 const SPARE_DELAY: Duration = Duration::from_millis(3);
 /// How often a caller who waits looks whether there is memory again.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long runs that come wait for those under way to end when all isolates are to go.
+const LULL: Duration = Duration::from_millis(250);
+/// How many isolates are kept at most when all are to go: making them again takes some 10 ms each.
+const FEW: usize = 32;
 /// How often memory is looked for while it is short: it takes some milliseconds.
 const MAKE_ROOM: Duration = Duration::from_millis(500);
 
@@ -109,6 +113,8 @@ struct Pool {
     slots: Slots,
     spares: Mutex<Spares<IsolateThread>>,
     kept: Mutex<Kept<IsolateThread>>,
+    /// Has what all isolates share, even if there is no other.
+    resident: Mutex<Option<IdleIsolate>>,
     draining: CancellationToken,
     /// Spares are going to be looked after.
     will_tend: AtomicBool,
@@ -130,6 +136,7 @@ impl IsolatePool {
             slots: Slots::new(Bounds { slots, runs, memory }),
             spares: Mutex::new(Spares::new(options.spares_per_set, options.spares)),
             kept: Mutex::new(Kept::new(options.kept)),
+            resident: Mutex::default(),
             draining: CancellationToken::new(),
             will_tend: AtomicBool::new(false),
             room_made: Mutex::default(),
@@ -211,6 +218,37 @@ impl IsolatePool {
         Ok(())
     }
 
+    /// Loads all runs' adaptors from one pack and one snapshot, as [`Host::load_together`] does. Without effect if they cannot
+    /// be packed.
+    pub async fn load_together(&self, specifiers: &[String]) {
+        let (host, specifiers) = (self.0.host.clone(), specifiers.to_vec());
+        let resident = tokio::task::spawn_blocking(move || host.load_together(&specifiers)).await;
+        *self.0.resident() = resident.ok().flatten();
+    }
+
+    /// Loads all runs' adaptors from `set` from now on. All isolates must end for that, which those do that are kept; so runs
+    /// that come wait for those under way, and then for some 20 ms. False, and nothing is changed, if those under way do not
+    /// end soon enough, or many are kept.
+    pub async fn take_up(&self, set: Arc<AdaptorSet>) -> bool {
+        let pool = &self.0;
+        if pool.kept().len() > FEW {
+            return false;
+        }
+        let hold = pool.slots.hold();
+        if tokio::time::timeout(LULL, pool.slots.all_over()).await.is_err() {
+            return false;
+        }
+        let gone = (pool.spares().give_up(), pool.kept().renew(), pool.resident().take());
+        drop(gone);
+        let host = pool.host.clone();
+        let taken_up = tokio::task::spawn_blocking(move || host.take_up(&set)).await;
+        let (is_done, resident) = taken_up.unwrap_or_default();
+        *pool.resident() = resident.filter(|_| !pool.draining.is_cancelled());
+        drop(hold);
+        pool.tend();
+        is_done
+    }
+
     pub fn stats(&self) -> PoolStats {
         let pool = &self.0;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -246,6 +284,7 @@ impl IsolatePool {
         self.0.slots.all_over().await;
         self.0.spares().clear();
         self.retire_kept();
+        drop(self.0.resident().take());
         let threads = self.0.host.threads.clone();
         let _ = tokio::task::spawn_blocking(move || threads.end()).await;
     }
@@ -258,6 +297,10 @@ impl Pool {
 
     fn kept(&self) -> MutexGuard<'_, Kept<IsolateThread>> {
         self.kept.lock().expect("nothing panics while it holds the kept isolates")
+    }
+
+    fn resident(&self) -> MutexGuard<'_, Option<IdleIsolate>> {
+        self.resident.lock().expect("nothing panics while it holds the resident isolate")
     }
 
     /// Runs a job, and stops it when it is cancelled.

@@ -77,6 +77,8 @@ struct State {
     memory: Option<(Instant, usize)>,
     /// Whether a run could have begun but for the memory.
     lacks_memory: bool,
+    /// Whether no run is to begin.
+    is_held: bool,
 }
 
 /// What a group has, and who of it waits.
@@ -175,7 +177,13 @@ impl Slots {
     /// Whether there is time and memory for work ahead: a slot that nobody waits for who could have it.
     pub fn have_time(&self) -> bool {
         let mut state = self.0.state.lock();
-        state.load.taken < self.0.bounds.slots && self.0.has_memory(&mut state)
+        !state.is_held && state.load.taken < self.0.bounds.slots && self.0.has_memory(&mut state)
+    }
+
+    /// Lets no run begin until what comes back is dropped. Those under way go on, and who asks waits.
+    pub fn hold(&self) -> Hold {
+        self.0.change(|_, state| state.is_held = true);
+        Hold(self.0.clone())
     }
 
     /// Whether there was no memory for a run when somebody last looked.
@@ -254,7 +262,7 @@ impl Shared {
         let most = self.bounds.runs;
         let share = (most - most.div_ceil(10)).max(1);
         let runs = state.groups.get(group).map_or(0, |members| members.runs);
-        (group.is_none() || runs < share) && state.load.runs < most && self.has_memory(state)
+        !state.is_held && (group.is_none() || runs < share) && state.load.runs < most && self.has_memory(state)
     }
 
     /// Whether there is memory for one more run. There always is for one alone.
@@ -320,6 +328,15 @@ impl State {
             Phase::Idle => self.load.idle -= 1,
             Phase::Stopped | Phase::Over => {}
         }
+    }
+}
+
+/// As long as it is there, no run begins. There is one at a time.
+pub struct Hold(Arc<Shared>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.change(|_, state| state.is_held = false);
     }
 }
 
@@ -470,6 +487,23 @@ mod tests {
         let other = granted(&mut other).expect("it is the other group's turn");
         assert!(granted(&mut asked).is_none());
         drop(other);
+        assert!(granted(&mut asked).is_some());
+    }
+
+    #[test]
+    fn while_slots_are_held_runs_end_and_none_begins() {
+        let slots = slots(2, 10);
+        let under_way = slots.try_begin(&None).unwrap();
+        under_way.part().pause();
+        let hold = slots.hold();
+        assert!(slots.try_begin(&None).is_none() && !slots.have_time());
+        let mut asked = slots.ask(&None);
+        // It has its slot again at once.
+        under_way.part().resume(&Tripwire::default());
+        assert_eq!(slots.load(), Load { taken: 1, runs: 1, ready: 0, idle: 0, asking: 1 });
+        drop(under_way);
+        assert!(granted(&mut asked).is_none());
+        drop(hold);
         assert!(granted(&mut asked).is_some());
     }
 

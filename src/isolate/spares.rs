@@ -76,10 +76,11 @@ impl<T> Spares<T> {
         }
     }
 
-    /// Takes out those that are ready. Others are made when they are wanted.
+    /// Takes out all, that which is being made as well. Others are made when they are wanted.
     #[must_use = "dropping an isolate takes time that others need the lock for"]
     pub fn give_up(&mut self) -> Vec<T> {
-        self.ready.iter_mut().flat_map(|(_, spares)| mem::take(spares)).collect()
+        let ready = self.ready.iter_mut().flat_map(|(_, spares)| mem::take(spares));
+        ready.chain(self.making.take().map(|(_, spare)| spare)).collect()
     }
 
     /// Drops all spares and wants none.

@@ -1,5 +1,6 @@
 //! The pool of isolates that a server runs its jobs in.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,6 +194,51 @@ pub fn adaptors_can_be_warmed_before_the_first_run() {
         let missing: Result<(), RunError> =
             pool.warm(&["@openfn/language-nowhere".to_owned()], fnhost::isolate::Limits::default().heap).await;
         assert_eq!(missing.unwrap_err().name, "ImportError");
+    });
+}
+
+pub fn a_better_snapshot_is_taken_up_between_runs() {
+    with_pool(2, |pool| async move {
+        let host = pool.host().clone();
+        let adaptors = [COUNTER.to_owned()];
+        let made = async || {
+            let (host, adaptors) = (host.clone(), adaptors.clone());
+            let make = move || {
+                host.save_packs();
+                assert!(host.make_snapshot(Path::new(env!("CARGO_BIN_EXE_fnhost")), &adaptors));
+                host.load_again(&adaptors).unwrap()
+            };
+            tokio::task::spawn_blocking(make).await.unwrap()
+        };
+        made().await;
+        pool.load_together(&adaptors).await;
+        assert!(!host.lacks_snapshot(&adaptors));
+        let count = prepared(&host, "count();", &[COUNTER]).await;
+        let waiting = prepared(&host, WAITING, &[COUNTER]).await;
+        let state = json!({});
+        let counted = |outcome| assert_eq!(completed(outcome), json!({ "calls": 1, "left": 1 }));
+        counted(run(&pool, &count, &state).await);
+        assert!(host.lacks_snapshot(&adaptors), "the run has shown what it loads");
+        let better = made().await;
+
+        // Not while a run waits, which does not keep others from running.
+        let (cancel, outcome) = start(&pool, &waiting, &state);
+        until("the run is under way", || pool.stats().running == 1).await;
+        assert!(!pool.take_up(better.clone()).await && host.lacks_snapshot(&adaptors));
+        counted(run(&pool, &count, &state).await);
+        cancel.cancel();
+        cancelled(outcome.await.unwrap());
+
+        // Runs that come meanwhile only wait.
+        let (taken_up, one, other) = tokio::join!(
+            pool.take_up(better),
+            run(&pool, &count, &state),
+            run(&pool, &count, &state)
+        );
+        assert!(taken_up && !host.lacks_snapshot(&adaptors));
+        counted(one);
+        counted(other);
+        counted(run_in_spare(&pool, &count).await);
     });
 }
 

@@ -116,7 +116,7 @@ pub fn load(path: &Path) -> Option<Pack> {
     }
     let entries =
         header.entries.into_iter().map(|(name, (module, exports))| (name, Entry { module, exports })).collect();
-    Some(Pack::new(modules, entries, code, header.habits, false))
+    Some(Pack { file: bytes, ..Pack::new(modules, entries, code, header.habits, false) })
 }
 
 /// Writes the pack to `path`, whole or not at all.

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::job_function::JobFunction;
+use super::mapped;
 pub use build::build;
 pub use disk::{build_id, load, store, title, to_bytes};
 pub use habits::Habits;
@@ -158,6 +159,8 @@ pub struct Pack {
     pub entries: HashMap<String, Entry>,
     /// Names the files of the pack, and their versions.
     pub fingerprint: u64,
+    /// What it was read from; empty if it was built.
+    file: &'static [u8],
     code: RwLock<HashMap<String, Code>>,
     habits: Mutex<Habits>,
     /// Something was learned since [`Self::take_learned`].
@@ -180,6 +183,7 @@ impl Pack {
     ) -> Self {
         Self {
             fingerprint: fingerprint(&modules),
+            file: &[],
             modules,
             entries,
             code: RwLock::new(code),
@@ -244,6 +248,11 @@ impl Pack {
     /// True once after something was learned.
     pub fn take_learned(&self) -> bool {
         self.learned.swap(false, Ordering::AcqRel)
+    }
+
+    /// No isolate uses the pack any more. It stays as it is, but for memory that the system can give others.
+    pub fn leave(&self) {
+        mapped::leave(self.file);
     }
 
     /// Drops all code caches.

@@ -16,7 +16,7 @@
 //! All isolates of a process share V8's read-only heap, which is that of the first one. V8 moves into it what cannot
 //! change when it takes a snapshot: names, templates. So only one snapshot of ours can be used in a process,
 //! beside the runtime's, whose read-only heap is the beginning of it; [`Stay`] sees to it. A server therefore has one
-//! for all its adaptors. And snapshots are made in a process of their own ([`workshop`]), also because V8 ends a process
+//! for all its adaptors, and to use a better one it must be without isolates for a moment (`IsolatePool::take_up`). And snapshots are made in a process of their own ([`workshop`]), also because V8 ends a process
 //! that it cannot make one in.
 
 mod build;
@@ -24,7 +24,8 @@ mod file;
 mod sidecar;
 mod workshop;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use file::{Kept, load};
 pub use workshop::{commission, work};
@@ -42,6 +43,9 @@ struct Census {
 
 static CENSUS: Mutex<Census> = Mutex::new(Census { isolates: 0, origin: None });
 
+/// Told when the last isolate has gone.
+static LAST_GONE: Condvar = Condvar::new();
+
 /// Held while the first isolate is made.
 static FIRST: Mutex<()> = Mutex::new(());
 
@@ -55,7 +59,7 @@ pub struct Stay {
 impl Stay {
     /// For an isolate that would like to start from this snapshot of ours.
     pub fn begin(wanted: Option<Snapshot>) -> Self {
-        let mut census = CENSUS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut census = census();
         census.isolates += 1;
         let address = wanted.map(|wanted| wanted.as_ptr() as usize);
         if census.isolates == 1 {
@@ -77,6 +81,26 @@ impl Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        CENSUS.lock().unwrap_or_else(PoisonError::into_inner).isolates -= 1;
+        let mut census = census();
+        census.isolates -= 1;
+        if census.isolates == 0 {
+            LAST_GONE.notify_all();
+        }
     }
+}
+
+fn census() -> MutexGuard<'static, Census> {
+    CENSUS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until there is no isolate in this process, so that the next one may start from any snapshot. False if that takes
+/// longer.
+pub fn is_free_within(patience: Duration) -> bool {
+    let free = LAST_GONE.wait_timeout_while(census(), patience, |census| census.isolates > 0);
+    !free.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+}
+
+/// Whether the isolates of this process, of which there is one, start from this snapshot of ours, or from none.
+pub fn is_in_use(snapshot: Option<Snapshot>) -> bool {
+    census().origin == snapshot.map(|snapshot| snapshot.as_ptr() as usize)
 }
