@@ -21,17 +21,19 @@ fn runs(adaptor: &str, job: &str, times: usize) -> Vec<Value> {
     states
 }
 
-/// A server with a job `look`, whose output is what this expression gives, and the manifest of its adaptor in `test`.
-fn one_job(expression: &str) -> Setup {
+/// A server with a job `look`, whose output is what this expression gives, and the manifest of its adaptor in `test`. The
+/// adaptor has a name of its own: what is made of adaptors is kept by their names in the store that all tests share.
+fn one_job(adaptor: &str, expression: &str) -> Setup {
     let setup = Setup::new(&format!(
         "
 jobs:
-  look: {{ adaptor: test=./test, trigger: any, expression: 'fn(state => ({{ ...state, data: {expression} }}))' }}
+  look: {{ adaptor: {adaptor}=./test, trigger: any, expression: 'fn(state => ({{ ...state, data: {expression} }}))' }}
 triggers:
   any: {{ criteria: {{}} }}
 "
     ));
-    let manifest = json!({ "name": "@test/test", "version": "1.0.0", "type": "module", "main": "index.js" });
+    let manifest =
+        json!({ "name": format!("@test/{adaptor}"), "version": "1.0.0", "type": "module", "main": "index.js" });
     fs::create_dir(setup.path("test")).unwrap();
     setup.file("test/package.json", &manifest.to_string())
 }
@@ -246,7 +248,7 @@ fn adaptors_that_v8_cannot_write_down_are_loaded_by_each_run() {
 #[test]
 fn parts_that_are_loaded_in_a_snapshot_compile_the_rest_of_themselves_in_the_runs() {
     // The server's first snapshot is made before there was a run, so its runs call functions that none has called yet.
-    let setup = one_job("look()");
+    let setup = one_job("parts", "look()");
     let adaptor = "
         import { createRequire, isBuiltin } from 'node:module';
         import timers from 'node:timers';
@@ -326,16 +328,16 @@ triggers:
 
 /// A server with a job whose output is when its adaptor's code was evaluated: a snapshot may hold a package of this name,
 /// although it reads the clock.
-fn dated() -> Setup {
-    let setup = one_job("now");
-    let adaptor = "
+fn dated(adaptor: &str) -> Setup {
+    let setup = one_job(adaptor, "now");
+    let code = "
         import lodash from 'lodash';
         export const { now } = lodash;
         export const fn = (f) => (state) => f(state);
     ";
     fs::create_dir_all(setup.path("test/node_modules/lodash")).unwrap();
     setup
-        .file("test/index.js", adaptor)
+        .file("test/index.js", code)
         .file(
             "test/node_modules/lodash/package.json",
             r#"{ "name": "lodash", "version": "4.0.0", "main": "index.js" }"#,
@@ -350,7 +352,7 @@ fn date(server: &Server) -> Value {
 
 #[test]
 fn a_server_takes_up_what_its_runs_have_shown() {
-    let server = dated().start();
+    let server = dated("taken-up").start();
     let mut dates = vec![date(&server)];
     while dates.len() < 2 || dates[dates.len() - 2] != dates[dates.len() - 1] {
         assert!(dates.len() < 300, "no snapshot was taken up: {dates:?}");
@@ -362,8 +364,24 @@ fn a_server_takes_up_what_its_runs_have_shown() {
 }
 
 #[test]
+fn adaptors_that_a_project_comes_to_use_are_in_the_next_snapshot() {
+    let server = dated("joined").args(&["--log", "debug"]).start();
+    let project = fs::read_to_string(server.dir().join("project.yaml")).unwrap();
+    let sum = "sum: { adaptor: common, trigger: any, expression: 'fn(() => ({ data: _.sum([1, 2]) }))' }";
+    fs::write(server.dir().join("project.yaml"), project.replace("jobs:", &format!("jobs:\n  {sum}"))).unwrap();
+    server.until("the project is read again", || server.log().contains("the project was read again").then_some(()));
+    server.until("a run need not evaluate what it loads", || {
+        let run = server.run_in(&server.send(&json!({}))["sum"], "completed");
+        assert_eq!(server.output(&run, "sum")["data"], 3);
+        let log = server.log();
+        let mut runs = log.lines().filter(|line| line.contains(r#""step":"sum""#) && line.contains("a run in an isolate"));
+        runs.next_back()?.contains(r#""modules_us":0,"#).then_some(())
+    });
+}
+
+#[test]
 fn a_server_starts_from_the_snapshot_that_it_has_had_made() {
-    let mut server = dated().start();
+    let mut server = dated("restarted").start();
     // The first run shows what runs load; the server that starts next knows it.
     server.run_in(&server.send_one(&json!({})), "completed");
     server.signal("TERM");
