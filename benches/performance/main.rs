@@ -14,6 +14,7 @@ mod ingest;
 mod isolates;
 mod isolation;
 mod jobs;
+mod learning;
 mod lists;
 mod load;
 #[path = "../measure/mod.rs"]
@@ -59,6 +60,7 @@ const SECTIONS: &[&str] = &[
     "soak",
     "idle",
     "starts",
+    "learning",
     "waiting",
     "hogs",
     "lists",
@@ -104,6 +106,7 @@ fn measured(section: &str, bench: &Bench, runtime: &Runtime, goals: &mut Goals) 
         "scale" => runtime.block_on(scale::measure(bench)),
         "idle" => runtime.block_on(idle::measure(bench, goals)),
         "starts" => runtime.block_on(starts::measure(bench, goals)),
+        "learning" => runtime.block_on(learning::measure(bench)),
         "waiting" => runtime.block_on(waiting::measure(bench, goals)),
         "hogs" => runtime.block_on(hogs::measure(bench, goals)),
         "lists" => runtime.block_on(lists::measure(bench, goals)),
