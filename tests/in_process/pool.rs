@@ -230,11 +230,8 @@ pub fn a_better_snapshot_is_taken_up_between_runs() {
         cancelled(outcome.await.unwrap());
 
         // Runs that come meanwhile only wait.
-        let (taken_up, one, other) = tokio::join!(
-            pool.take_up(better),
-            run(&pool, &count, &state),
-            run(&pool, &count, &state)
-        );
+        let (taken_up, one, other) =
+            tokio::join!(pool.take_up(better), run(&pool, &count, &state), run(&pool, &count, &state));
         assert!(taken_up && !host.lacks_snapshot(&adaptors));
         counted(one);
         counted(other);

@@ -374,7 +374,8 @@ fn adaptors_that_a_project_comes_to_use_are_in_the_next_snapshot() {
         let run = server.run_in(&server.send(&json!({}))["sum"], "completed");
         assert_eq!(server.output(&run, "sum")["data"], 3);
         let log = server.log();
-        let mut runs = log.lines().filter(|line| line.contains(r#""step":"sum""#) && line.contains("a run in an isolate"));
+        let mut runs =
+            log.lines().filter(|line| line.contains(r#""step":"sum""#) && line.contains("a run in an isolate"));
         runs.next_back()?.contains(r#""modules_us":0,"#).then_some(())
     });
 }
