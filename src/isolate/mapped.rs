@@ -19,7 +19,6 @@ pub fn mapped(path: &Path) -> io::Result<&'static [u8]> {
 /// Of what [`mapped`] gave, nothing is needed for now: this process need not have it in memory. It may still be read.
 pub fn leave(bytes: &'static [u8]) {
     // SAFETY: whoever reads the bytes later has them read from the file again.
-    #[cfg(unix)]
     unsafe {
         libc::madvise(bytes.as_ptr().cast_mut().cast(), bytes.len(), libc::MADV_DONTNEED);
     }
