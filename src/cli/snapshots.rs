@@ -1,7 +1,7 @@
 //! Snapshots of adaptors, which a process of its own makes (see `isolate`).
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::isolate::{self, Host};
@@ -49,9 +49,8 @@ pub async fn keep_current(engine: Engine, mut adaptors: Vec<String>) {
         });
         let Ok(Some(set)) = made.await else { return };
         let Some(set) = set else { continue };
-        let held_back = Instant::now();
-        if pool.take_up(set).await {
-            let ms = held_back.elapsed().as_millis() as u64;
+        if let Some(held_back) = pool.take_up(set).await {
+            let ms = held_back.as_millis() as u64;
             tracing::info!(ms, "isolates start from a snapshot of what runs were seen to load");
         }
     }

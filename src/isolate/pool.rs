@@ -62,8 +62,10 @@ impl Default for PoolOptions {
 const SPARE_DELAY: Duration = Duration::from_millis(3);
 /// How often a caller who waits looks whether there is memory again.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long runs that come wait for those under way to end when all isolates are to go.
-const LULL: Duration = Duration::from_millis(250);
+/// How long a moment without runs is waited for when all isolates are to go.
+const LULL: Duration = Duration::from_secs(2);
+/// How long, if it does not come, runs are held back for those under way to end.
+const HOLD: Duration = Duration::from_millis(100);
 /// How many isolates are kept at most when all are to go: making them again takes some 10 ms each.
 const FEW: usize = 32;
 /// How often memory is looked for while it is short: it takes some milliseconds.
@@ -226,18 +228,18 @@ impl IsolatePool {
         *self.0.resident() = resident.ok().flatten();
     }
 
-    /// Loads all runs' adaptors from `set` from now on. All isolates must end for that, which those do that are kept; so runs
-    /// that come wait for those under way, and then for some 20 ms. False, and nothing is changed, if those under way do not
-    /// end soon enough, or many are kept.
-    pub async fn take_up(&self, set: Arc<AdaptorSet>) -> bool {
+    /// Loads all runs' adaptors from `set` from now on. All isolates must end for that, which those do that are kept, and runs
+    /// that come then wait for some 20 ms. Where runs never cease, those that come wait for those under way, but not for
+    /// long. None, and nothing is changed, if these do not end soon enough, or many isolates are kept; else for how long runs
+    /// were held back.
+    pub async fn take_up(&self, set: Arc<AdaptorSet>) -> Option<Duration> {
         let pool = &self.0;
         if pool.kept().len() > FEW {
-            return false;
+            return None;
         }
-        let hold = pool.slots.hold();
-        if tokio::time::timeout(LULL, pool.slots.all_over()).await.is_err() {
-            return false;
-        }
+        let _ = tokio::time::timeout(LULL, pool.slots.all_over()).await;
+        let (hold, since) = (pool.slots.hold(), Instant::now());
+        tokio::time::timeout(HOLD, pool.slots.all_over()).await.ok()?;
         let gone = (pool.spares().give_up(), pool.kept().renew(), pool.resident().take());
         drop(gone);
         let host = pool.host.clone();
@@ -246,7 +248,7 @@ impl IsolatePool {
         *pool.resident() = resident.filter(|_| !pool.draining.is_cancelled());
         drop(hold);
         pool.tend();
-        is_done
+        is_done.then(|| since.elapsed())
     }
 
     pub fn stats(&self) -> PoolStats {

@@ -224,7 +224,7 @@ pub fn a_better_snapshot_is_taken_up_between_runs() {
         // Not while a run waits, which does not keep others from running.
         let (cancel, outcome) = start(&pool, &waiting, &state);
         until("the run is under way", || pool.stats().running == 1).await;
-        assert!(!pool.take_up(better.clone()).await && host.lacks_snapshot(&adaptors));
+        assert!(pool.take_up(better.clone()).await.is_none() && host.lacks_snapshot(&adaptors));
         counted(run(&pool, &count, &state).await);
         cancel.cancel();
         cancelled(outcome.await.unwrap());
@@ -232,7 +232,7 @@ pub fn a_better_snapshot_is_taken_up_between_runs() {
         // Runs that come meanwhile only wait.
         let (taken_up, one, other) =
             tokio::join!(pool.take_up(better), run(&pool, &count, &state), run(&pool, &count, &state));
-        assert!(taken_up && !host.lacks_snapshot(&adaptors));
+        assert!(taken_up.is_some() && !host.lacks_snapshot(&adaptors));
         counted(one);
         counted(other);
         counted(run_in_spare(&pool, &count).await);
