@@ -1,16 +1,16 @@
 //! Snapshots of adaptors, which a process of its own makes (see `isolate`).
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::isolate::{self, Host};
 
-/// When a server first looks whether its runs have loaded other things than its snapshot holds. Each time that they have, it
-/// waits twice as long before it looks again, up to [`LAST_LOOK`]: what runs do settles, and a pool that never rests must
-/// not be held up often.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
-const LAST_LOOK: Duration = Duration::from_secs(3600);
+/// How often a server looks whether its runs have loaded other things than its snapshot holds.
+const LOOK: Duration = Duration::from_secs(5);
+/// Each time that they have, it waits twice as long before it does anything about it again, up to this: what runs load
+/// settles, and a pool that never rests must not be held up often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Has one made for these adaptors if there is none. Tells whether there is one then.
 pub fn make(host: &Host, adaptors: &[String]) -> bool {
@@ -28,20 +28,22 @@ pub fn make_after(host: &Host, adaptors: &[String]) {
 /// comes to use, as long as that can be made a snapshot of.
 pub async fn keep_current(engine: Engine, mut adaptors: Vec<String>) {
     let pool = &engine.runner().pool;
-    let mut pause = FIRST_LOOK;
+    let (mut pause, mut due) = (LOOK, Instant::now());
     loop {
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(LOOK).await;
         let served = engine.served();
         let used = served.workflows.values().flat_map(|definition| definition.adaptor_sets()).flatten();
         for adaptor in used {
             if !adaptors.contains(adaptor) {
                 adaptors.push(adaptor.clone());
+                (pause, due) = (LOOK, Instant::now());
             }
         }
-        if !pool.host().lacks_snapshot(&adaptors) {
+        if Instant::now() < due || !pool.host().lacks_snapshot(&adaptors) {
             continue;
         }
-        pause = LAST_LOOK.min(2 * pause);
+        pause = LONGEST_PAUSE.min(2 * pause);
+        due = Instant::now() + pause;
         let (host, specifiers) = (pool.host().clone(), adaptors.clone());
         let made = tokio::task::spawn_blocking(move || {
             host.save_packs();
